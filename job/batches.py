@@ -1,0 +1,82 @@
+"""What the training loop asks for its batches, and need not know: where they come from.
+
+Here from a constant on the device. A stream of larger data would be another class with the same three members.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from job.data import Split
+
+Tensor = Any  # TensorFlow ships no types
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which worker this is, of how many."""
+
+    rank: int
+    workers: int
+
+
+class ResidentBatches:
+    """A split that stays on the device as uint8; a batch is gathered from it by that epoch's order.
+
+    Each global batch is cut into one part for each worker, of equal size: XLA and collectives want fixed shapes. Where
+    the batch does not divide the data, or the workers do not divide the batch, the parts are filled up with image 0 at
+    weight 0, so every image counts exactly once.
+    """
+
+    def __init__(self, split: Split, batch_size: int, share: Share, seed: int | None = None) -> None:
+        """`seed` shuffles anew for each epoch; without it the order is that of the data."""
+        self._batch_size, self._share, self._seed = batch_size, share, seed
+        self._samples = len(split)
+        self._image_shape = split.images.shape[1:]
+        self._labels = tf.constant(split.labels)
+        # TensorFlow has no GPU kernel that gathers uint8, so a batch would be gathered on the CPU, and the data copied
+        # there each step: four pixels travel as one int32.
+        pixels = split.images.reshape(self._samples, -1)
+        words = -(-pixels.shape[1] // 4)
+        if pixels.shape[1] % 4:
+            pixels = np.pad(pixels, ((0, 0), (0, 4 * words - pixels.shape[1])))
+        self._words = tf.constant(pixels.view(np.int32))
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch; the last may be a smaller one."""
+        return -(-self._samples // self._batch_size)
+
+    def plan(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """This worker's part of an epoch: which images (int32, steps x part), with which weights (float32, likewise).
+
+        A weight is 1 / images in the global batch, so weighted losses sum over all workers to the batch's mean loss.
+        The order depends on (seed, epoch) alone.
+        """
+        indices, weights = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
+        return tf.constant(indices), tf.constant(weights)
+
+    def batch(self, plan: tuple[Tensor, Tensor], step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """This worker's part of batch `step`: images (uint8, part x image shape), labels (int32), weights (float32)."""
+        indices, weights = plan
+        chosen = indices[step]
+        pixels = tf.reshape(tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (len(chosen), -1))
+        images = tf.reshape(pixels[:, : int(np.prod(self._image_shape))], (-1, *self._image_shape))
+        return images, tf.gather(self._labels, chosen), weights[step]
+
+
+def plan(
+    samples: int, batch_size: int, share: Share, seed: int | None, epoch: int
+) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.float32]]]:
+    """`ResidentBatches.plan` in NumPy."""
+    order = np.arange(samples) if seed is None else np.random.default_rng((seed, epoch)).permutation(samples)
+    steps, part = -(-samples // batch_size), -(-batch_size // share.workers)
+    slots = np.full(steps * batch_size, -1, np.int32)
+    slots[:samples] = order
+    slots = slots.reshape(steps, batch_size)
+    in_batch = (slots >= 0).sum(axis=1, keepdims=True)
+    slots = np.pad(slots, ((0, 0), (0, part * share.workers - batch_size)), constant_values=-1)
+    mine = slots[:, share.rank * part : (share.rank + 1) * part]
+    return np.maximum(mine, 0), np.where(mine >= 0, 1 / in_batch, 0).astype(np.float32)

@@ -1,0 +1,140 @@
+"""Every setting of the job, declared once: type, default, bounds, help.
+
+Flags, environment variables and the YAML file are three spellings of the same field (`batch_size`: `--batch-size`,
+`MNIST_JOB_BATCH_SIZE`, `batch_size:`); `job.sources` reads them and puts them in that order of precedence.
+"""
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+
+def setting(default: Any, help: str, *, affects_result: bool = False, **bounds: Any) -> Any:
+    """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash."""
+    return Field(default, description=help, json_schema_extra={"affects_result": affects_result}, **bounds)
+
+
+def _name(default: str) -> Any:
+    return setting(
+        default,
+        "name of the job: its folder below --output, and `job` in the metrics",
+        pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$",
+        max_length=63,
+    )
+
+
+def _split_commas(value: object) -> object:
+    """Flags and variables are text: `128,64` is the list that a YAML file writes as `[128, 64]`."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What `run` and `evaluate` have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    name: str = _name("mnist-job")
+    output: str = setting("runs", "folder, or URI of one, below which the job's folder is written", min_length=1)
+    data: str = setting(
+        "mnist",
+        "`mnist` (downloaded once), `digits` (8x8, needs no network), or the path or URI of an .npz with the arrays "
+        "x_train, y_train, x_test and y_test",
+        affects_result=True,
+        min_length=1,
+    )
+    min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", ge=0, le=1)
+    address: str | None = setting(
+        None,
+        "address of a Ray cluster (HOST:PORT, or `auto`) [default: $RAY_ADDRESS, which `ray job submit` sets; "
+        "else a local Ray that lives as long as the job]",
+        min_length=1,
+    )
+    evaluate_on_gpu: bool = setting(False, "evaluate on a GPU")
+    pushgateway_url: str | None = setting(None, "push the metrics to this Pushgateway, for example http://host:9091")
+    pushgateway_timeout: float = setting(30, "seconds after which an unreachable Pushgateway is given up", gt=0, le=3600)
+    metrics_textfile: str | None = setting(
+        None, "also write the metrics to this file, for node-exporter's textfile collector", pattern=r".\.prom$"
+    )
+    verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks")
+
+    @field_validator("pushgateway_url")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an http:// or https:// URL")
+        if parts.username or parts.password:
+            raise ValueError("holds a password, which would be stored with the results; put it in front of a proxy")
+        return value
+
+    def affecting_result(self) -> dict[str, Any]:
+        """The settings that can change the trained model, JSON-ready."""
+        fields = type(self).model_fields
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in fields if _affects_result(name, type(self))}
+
+    def config_hash(self) -> str:
+        """The first 12 hex digits of the SHA-256 of `affecting_result()`: equal for runs that should end alike."""
+        canonical = json.dumps(self.affecting_result(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class JobConfig(Settings):
+    """Settings of `mnist-job run`. The defaults are the reference notebook's, with cosine decay on top."""
+
+    epochs: int = setting(10, "passes over the training data", affects_result=True, ge=1, le=1_000_000)
+    workers: int = setting(2, "training processes", affects_result=True, ge=1, le=10_000)
+    batch_size: int = setting(
+        32, "images per optimizer step, over all workers together", affects_result=True, ge=1, le=1_000_000
+    )
+    learning_rate: float = setting(1e-3, "Adam's learning rate", affects_result=True, gt=0, le=100)
+    learning_rate_schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "`cosine` decays the learning rate to 0 over the run; `constant` keeps it", affects_result=True
+    )
+    hidden_layers: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)
+    ] = setting((128, 64), "units of each hidden layer, separated by commas", affects_result=True, max_length=100)
+    validation_fraction: float = setting(
+        0.2, "share of the training data, at its end, that is kept for validation", affects_result=True, gt=0, lt=1
+    )
+    seed: int = setting(0, "decides the initial weights and the order of the data", affects_result=True, ge=0, lt=2**32)
+    use_gpu: bool = setting(False, "train on GPUs, one for each worker", affects_result=True)
+    cpus_per_worker: float = setting(
+        1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", gt=0, le=1024
+    )
+    max_failures: int = setting(3, "how often training may lose workers and go on from its last epoch", ge=0, le=1000)
+    start_timeout: float = setting(300, "seconds to wait for all workers to start", gt=0, le=86_400)
+    collective_timeout: float = setting(
+        300, "seconds without an answer from a worker after which the others give up waiting", gt=0, le=86_400
+    )
+
+    @field_validator("batch_size")
+    @classmethod
+    def _has_an_image_for_each_worker(cls, value: int, info: ValidationInfo) -> int:
+        workers = info.data.get("workers", 1)
+        if value < workers:
+            raise ValueError(f"is less than one image for each of {workers} workers")
+        return value
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that TensorFlow may use in a worker: the CPUs that the worker owns, at least one."""
+        return max(1, math.floor(self.cpus_per_worker))
+
+
+class EvaluateConfig(Settings):
+    """Settings of `mnist-job evaluate`."""
+
+    name: str = _name("mnist-job-evaluation")
+    model: str = setting(..., "path or URI of a saved .keras model", affects_result=True, min_length=1)
+
+
+def _affects_result(name: str, settings: type[Settings]) -> bool:
+    extra = settings.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and extra["affects_result"] is True

@@ -1,0 +1,81 @@
+"""What the workers tell the driver while they run.
+
+Ray Train hands metrics over when a run has ended, and a worker's exception only after it was retried. So workers write
+into a small actor, and the driver reads it as it fills.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import ray
+
+from job.errors import JobError
+
+
+class Epoch(NamedTuple):
+    """A line of the history. Losses are means over all images; the learning rate is that of the epoch's first step."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+class Restart(NamedTuple):
+    """Workers were lost; all start again from the last checkpoint, if failures are left."""
+
+    reason: str
+
+
+class Refusal(NamedTuple):
+    """A worker met what no retry can mend."""
+
+    error: JobError
+
+
+class End(NamedTuple):
+    """Ray Train has returned."""
+
+
+Entry = Epoch | Restart | Refusal | End
+
+
+class Journal:
+    """Entries in the order of their writing. Any process of the cluster may hold it."""
+
+    def __init__(self) -> None:
+        self._entries = ray.remote(num_cpus=0)(_Entries).remote()
+
+    def write(self, entry: Entry) -> None:
+        """Add an entry. Does not wait: it may be called from Ray Train's event loop."""
+        self._entries.write.remote(entry)
+
+    def read(self) -> Iterator[Entry]:
+        """Each entry as it comes, up to End. Raises ray.exceptions.RayError if the cluster goes away."""
+        seen = 0
+        while True:
+            for entry in ray.get(self._entries.since.remote(seen)):
+                yield entry
+                if isinstance(entry, End):
+                    return
+                seen += 1
+
+
+class _Entries:
+    def __init__(self) -> None:
+        self._all: list[Entry] = []
+        self._grown = asyncio.Condition()
+
+    async def write(self, entry: Entry) -> None:
+        async with self._grown:
+            self._all.append(entry)
+            self._grown.notify_all()
+
+    async def since(self, seen: int) -> list[Entry]:
+        """The entries after the first `seen`; waits for one if there is none."""
+        async with self._grown:
+            await self._grown.wait_for(lambda: len(self._all) > seen)
+            return self._all[seen:]

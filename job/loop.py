@@ -1,0 +1,148 @@
+"""What each worker runs: the training loop. Ray Train starts it on every worker, with TF_CONFIG naming them all.
+
+Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and Keras 2's pays a round of messages for each metric
+of each step. So the loop is written out: one compiled function runs a whole epoch, the data already on the device, and
+the only messages between workers are one all-reduce of the gradients a step and one of three sums an epoch.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import ray.train
+import tensorflow as tf
+
+from job import checkpoint, data, model
+from job.batches import ResidentBatches, Share, Tensor
+from job.config import JobConfig
+from job.errors import ClusterError
+from job.journal import Epoch, Journal
+
+VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
+
+
+def train(config: JobConfig, journal: Journal) -> None:
+    """Train to the last epoch, from the last checkpoint if there is one; report a checkpoint each epoch.
+
+    Raises DataError for data the driver did not see, ClusterError where a GPU was asked for and TensorFlow has none.
+    """
+    strategy = start_tensorflow(config)
+    context = ray.train.get_context()
+    share = Share(context.get_world_rank(), context.get_world_size())
+
+    training = data.load_training(config.data, config.validation_fraction, config.batch_size)
+    batches = ResidentBatches(training.train, config.batch_size, share, config.seed)
+    validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
+    images, validation_images = len(training.train), len(training.validation)
+
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        network = model.build(training.image_shape, training.classes, training.scale, config.hidden_layers)
+        optimizer = keras.optimizers.Adam(learning_rate(config, batches.steps))
+        optimizer.build(network.trainable_variables)
+    del training  # the device holds it now
+
+    history: list[Epoch] = []
+    if (last := ray.train.get_checkpoint()) is not None:
+        history = checkpoint.restore(last, network, optimizer)
+
+    run_epoch = compile_epoch(strategy, network, optimizer, batches, validation)
+    for epoch in range(len(history), config.epochs):
+        started = time.perf_counter()
+        rate = float(optimizer.learning_rate)
+        train_loss, validation_loss, correct = (float(x) for x in run_epoch(batches.plan(epoch), validation.plan(0)))
+        row = Epoch(
+            epoch=epoch + 1,
+            train_loss=train_loss / images,
+            validation_loss=validation_loss / validation_images,
+            validation_accuracy=correct / validation_images,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+        )
+        history.append(row)
+        report(row, history, network, optimizer, share)
+        if share.rank == 0:
+            journal.write(row)
+
+
+def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
+    """Give TensorFlow the CPUs or the GPU that this worker owns, and join the other workers."""
+    tf.config.threading.set_intra_op_parallelism_threads(config.threads_per_worker)
+    tf.config.threading.set_inter_op_parallelism_threads(config.threads_per_worker)
+    if config.use_gpu and not tf.config.list_physical_devices("GPU"):
+        raise ClusterError(
+            "--use-gpu: TensorFlow sees no GPU in a worker that Ray gave one; the image or environment needs "
+            "tensorflow[and-cuda] and the node its driver"
+        )
+    implementation = tf.distribute.experimental.CommunicationImplementation
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=implementation.NCCL if config.use_gpu else implementation.RING,
+            timeout_seconds=config.collective_timeout,
+        )
+    )
+
+
+def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, as a function of the optimizer's step where it changes."""
+    if config.learning_rate_schedule == "constant":
+        return config.learning_rate
+    return keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps_per_epoch)
+
+
+def compile_epoch(
+    strategy: tf.distribute.Strategy,
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    batches: ResidentBatches,
+    validation: ResidentBatches,
+) -> Callable[[Any, Any], Tensor]:
+    """One compiled function for an epoch of training and the validation after it.
+
+    It takes the two plans of `ResidentBatches` and gives three sums over all images, float64: the training loss (each
+    batch's before its update), the validation loss, and the validation images classified correctly.
+    """
+    cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what the categorical one is on one-hot
+
+    def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        with tf.GradientTape() as tape:
+            losses = cross_entropy(labels, network(images, training=True))
+            loss = tf.reduce_sum(losses * weights)  # summed over the workers: the mean over the global batch
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))  # sums over the workers
+        return total(losses, weights)
+
+    def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        probabilities = network(images, training=False)
+        hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
+        return tf.stack([total(cross_entropy(labels, probabilities), weights), total(hits, weights)])
+
+    def total(values: Tensor, weights: Tensor) -> Tensor:
+        return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
+
+    # The loops stand outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
+    @tf.function
+    def epoch(train_plan: Any, validation_plan: Any) -> Tensor:
+        train_loss, checked = tf.zeros((), tf.float64), tf.zeros(2, tf.float64)
+        for i in tf.range(batches.steps):
+            train_loss += strategy.run(step, args=batches.batch(train_plan, i))
+        for i in tf.range(validation.steps):
+            checked += strategy.run(check, args=validation.batch(validation_plan, i))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, tf.concat([[train_loss], checked], 0), axis=None)
+
+    return epoch  # type: ignore[no-any-return]
+
+
+def report(
+    row: Epoch, history: list[Epoch], network: keras.Model, optimizer: keras.optimizers.Optimizer, share: Share
+) -> None:
+    """Hand Ray Train this epoch's checkpoint. Every worker must call it: it returns when all have."""
+    with tempfile.TemporaryDirectory() as folder:
+        if share.rank == 0:
+            checkpoint.save(Path(folder), network, optimizer, history)
+            ray.train.report(row._asdict(), checkpoint=ray.train.Checkpoint.from_directory(folder))
+        else:
+            ray.train.report({})

@@ -1,0 +1,161 @@
+"""An Outcome as Prometheus metrics, and where they go.
+
+A success replaces all that was known of the job. A failure says that the job ended, and that it failed, and leaves the
+last success readable: alert on the age of `mnist_job_last_success_timestamp_seconds`.
+"""
+
+import os
+import time
+import urllib.error
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest, write_to_textfile
+from prometheus_client.exposition import push_to_gateway, pushadd_to_gateway
+from prometheus_client.parser import text_string_to_metric_families
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from job.errors import DeliveryError, UsageError
+from job.outcome import Outcome
+
+COMPLETION = "mnist_job_last_completion_timestamp_seconds"
+SUCCEEDED = "mnist_job_last_run_succeeded"
+
+
+def text(outcome: Outcome) -> str:
+    """`metrics.prom`: all that this run measured."""
+    return generate_latest(measured(outcome)).decode()
+
+
+def measured(outcome: Outcome) -> CollectorRegistry:
+    """All metrics of an outcome, on a registry of their own (the default one holds this process's)."""
+    registry = status(outcome)
+    identity, dataset = outcome.identity, outcome.identity.dataset
+
+    def gauge(name: str, help: str, value: float, **labels: str) -> None:
+        metric = Gauge(f"mnist_job_{name}", help, list(labels), registry=registry)
+        (metric.labels(**labels) if labels else metric).set(value)
+
+    gauge(
+        "info",
+        "Identity of the run; always 1.",
+        1,
+        run=identity.run,
+        version=identity.version,
+        config_hash=identity.config_hash,
+        model_sha256=outcome.model_sha256 or "",
+        dataset=dataset,
+    )
+    gauge("duration_seconds", "Time from the start of the run to its end.", outcome.finished - identity.started)
+    if outcome.succeeded:
+        gauge("last_success_timestamp_seconds", "When the last successful run ended.", outcome.finished)
+    if (training := outcome.training) is not None:
+        last = training.history[-1]
+        gauge("train_loss", "Mean training loss of the last epoch.", last.train_loss, dataset=dataset)
+        gauge("validation_loss", "Validation loss after the last epoch.", last.validation_loss, dataset=dataset)
+        gauge(
+            "validation_accuracy_ratio",
+            "Validation accuracy after the last epoch.",
+            last.validation_accuracy,
+            dataset=dataset,
+        )
+        gauge("training_duration_seconds", "Time from the start of the workers to their end.", training.seconds)
+        gauge("workers", "Training processes.", training.workers)
+        gauge("worker_restarts", "How often workers were lost and started again.", training.restarts)
+    if (evaluation := outcome.evaluation) is not None:
+        gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
+        gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
+        gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
+        gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds or 0)
+        recalls = Gauge(
+            "mnist_job_test_class_recall_ratio",
+            "Share of a class's test images that are classified as it.",
+            ["dataset", "class"],
+            registry=registry,
+        )
+        for label, recall in enumerate(evaluation.recall):
+            if recall is not None:
+                recalls.labels(dataset, str(label)).set(recall)
+    return registry
+
+
+def status(outcome: Outcome) -> CollectorRegistry:
+    """That the job ended, and how: what a failure may overwrite."""
+    registry = CollectorRegistry()
+    Gauge(COMPLETION, "When the last run ended, well or not.", registry=registry).set(outcome.finished)
+    Gauge(SUCCEEDED, "1 if the last run succeeded, else 0.", registry=registry).set(int(outcome.succeeded))
+    return registry
+
+
+def deliver(outcome: Outcome, pushgateway_url: str | None, pushgateway_timeout: float, textfile: str | None) -> None:
+    """Bring the metrics where the settings want them. Raises DeliveryError, after it tried every place."""
+    failures = []
+    for place, bring in (
+        (textfile, lambda: write_textfile(outcome, str(textfile))),
+        (pushgateway_url, lambda: push(outcome, str(pushgateway_url), pushgateway_timeout)),
+    ):
+        if place is not None:
+            try:
+                bring()
+            except DeliveryError as error:
+                failures.append(str(error))
+    if failures:
+        raise DeliveryError("; ".join(failures))
+
+
+def check_textfile(path: str | None) -> None:
+    """Raises UsageError where `write_textfile` would fail."""
+    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
+        raise UsageError(f"--metrics-textfile {path}: its folder does not exist or cannot be written")
+
+
+def push(outcome: Outcome, url: str, timeout: float) -> None:
+    """PUT a success to a Pushgateway, POST a failure's status; retried for `timeout` seconds. Raises DeliveryError."""
+    send = push_to_gateway if outcome.succeeded else pushadd_to_gateway
+    registry = measured(outcome) if outcome.succeeded else status(outcome)
+    deadline = time.monotonic() + timeout
+    attempts = Retrying(
+        retry=retry_if_exception_type((OSError, HTTPException)),
+        stop=stop_after_delay(timeout),
+        wait=wait_exponential_jitter(initial=0.2, max=5),
+        reraise=True,
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                left = max(deadline - time.monotonic(), 0.1)
+                send(url, job=outcome.identity.name, registry=registry, timeout=left)
+    except (OSError, HTTPException) as error:
+        answer = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
+        raise DeliveryError(
+            f"--pushgateway-url {url}: the metrics could not be pushed within {timeout:g} s: {error} {answer}".rstrip()
+        ) from error
+
+
+def write_textfile(outcome: Outcome, path: str) -> None:
+    """Write the metrics for node-exporter, atomically; a failure keeps what the file says of the last success.
+
+    Raises DeliveryError.
+    """
+    registry = measured(outcome)
+    try:
+        if not outcome.succeeded:
+            registry = status(outcome)
+            if Path(path).exists():
+                registry.register(_Kept(Path(path).read_text(encoding="utf-8")))
+        write_to_textfile(path, registry)
+    except (OSError, ValueError) as error:
+        raise DeliveryError(f"--metrics-textfile {path}: cannot be written: {error}") from error
+
+
+class _Kept:
+    """A collector of what a metrics file holds, but for the status."""
+
+    def __init__(self, content: str) -> None:
+        self._families = [
+            family for family in text_string_to_metric_families(content) if family.name not in (COMPLETION, SUCCEEDED)
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)

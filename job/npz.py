@@ -1,0 +1,125 @@
+"""Arrays from an .npz that nobody vouches for: nothing is unpickled, nothing is allocated before it is checked.
+
+`numpy.load` would hold a float64 image file eight times its uint8 size, and tells a truncated member only by its crash;
+here a member is converted chunk by chunk. The headers are still read by `numpy.lib.format`.
+"""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy_format
+
+from job import storage
+from job.errors import DataError
+
+CHUNK_BYTES = 1 << 20
+MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake, and would make an output layer of its size
+
+
+def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """The arrays named `images` and `labels` of the .npz at a path or URI. Raises DataError."""
+    try:
+        filesystem, path = storage.resolve(source)
+        with filesystem.open_input_file(path) as file, zipfile.ZipFile(file) as archive:
+            for name in (images, labels):
+                if f"{name}.npy" not in archive.namelist():
+                    there = ", ".join(member.removesuffix(".npy") for member in archive.namelist()[:8]) or "nothing"
+                    raise DataError(f"{source}: {name}: no such array; the file holds {there}")
+            with _open(archive, labels, source) as array:
+                label_values = array.to_labels()
+            with _open(archive, images, source) as array:
+                return array.to_images(), label_values
+    except FileNotFoundError as error:
+        raise DataError(f"{source}: no such file") from error
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{source}: is not an intact .npz file: {error}") from error
+    except (OSError, ValueError, EOFError, zlib.error, RuntimeError) as error:
+        # RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression
+        raise DataError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _open(archive: zipfile.ZipFile, name: str, source: str) -> Iterator["Array"]:
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as stream:
+        yield Array.open(stream, member.file_size, f"{source}: {name}")
+
+
+@dataclass
+class Array:
+    """An array whose header has been read and whose content has not."""
+
+    stream: IO[bytes]
+    where: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+
+    @classmethod
+    def open(cls, stream: IO[bytes], size: int, where: str) -> "Array":
+        """Read the header. Raises DataError if it is none, asks for unpickling, or promises more than there is."""
+        try:
+            version = npy_format.read_magic(stream)
+            read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            shape, fortran_order, dtype = read_header(stream)
+        except ValueError as error:
+            raise DataError(f"{where}: is not an array in NumPy's format: {' '.join(str(error).split())}") from error
+        if dtype.hasobject:
+            raise DataError(f"{where}: holds pickled Python objects, which are never loaded")
+        if math.prod(shape) * dtype.itemsize != size - stream.tell():
+            raise DataError(f"{where}: is truncated or damaged: its header does not match its length")
+        return cls(stream, where, shape, dtype, fortran_order)
+
+    def to_images(self) -> npt.NDArray[np.uint8]:
+        """uint8 N x H x W or N x H x W x C. Raises DataError unless every pixel is a whole number from 0 to 255."""
+        if self.dtype.kind not in "uif":
+            raise DataError(f"{self.where}: dtype {self.dtype} is no image; store pixels as uint8")
+        if len(self.shape) not in (3, 4) or 0 in self.shape[1:]:
+            raise DataError(f"{self.where}: shape {self.shape} is no list of images; want N x H x W or N x H x W x C")
+        return self._converted(np.uint8, self._check_pixels)
+
+    def to_labels(self) -> npt.NDArray[np.int32]:
+        """int32 N. Raises DataError unless every label is a whole number from 0 up."""
+        if self.dtype.kind not in "ui":
+            raise DataError(f"{self.where}: dtype {self.dtype} is no label; want integers from 0 up")
+        if len(self.shape) != 1 and self.shape[1:] != (1,):
+            raise DataError(f"{self.where}: shape {self.shape} is no list of labels; want one integer for each image")
+        return self._converted(np.int32, self._check_labels).reshape(-1)
+
+    def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any]], None]) -> npt.NDArray[Any]:
+        if self.shape[0] == 0:
+            raise DataError(f"{self.where}: is empty")
+        flat: npt.NDArray[Any] = np.empty(math.prod(self.shape), dtype)
+        step = CHUNK_BYTES // self.dtype.itemsize
+        for start in range(0, len(flat), step):
+            stop = min(start + step, len(flat))
+            chunk = np.frombuffer(self.stream.read((stop - start) * self.dtype.itemsize), self.dtype)
+            check(chunk)
+            flat[start:stop] = chunk
+        self.stream.read()  # the archive's checksum is compared at the member's end
+        if self.fortran_order:
+            return np.ascontiguousarray(flat.reshape(self.shape[::-1]).transpose())
+        return flat.reshape(self.shape)
+
+    def _check_pixels(self, chunk: npt.NDArray[Any]) -> None:
+        if self.dtype == np.uint8:
+            return
+        if not np.isfinite(chunk).all():
+            raise DataError(f"{self.where}: holds NaN or infinity")
+        if chunk.min() < 0 or chunk.max() > 255 or (np.floor(chunk) != chunk).any():
+            raise DataError(
+                f"{self.where}: holds pixels that are not whole numbers from 0 to 255; "
+                "scale them and store them as uint8 (the model does its own scaling)"
+            )
+
+    def _check_labels(self, chunk: npt.NDArray[Any]) -> None:
+        if chunk.min() < 0 or chunk.max() >= MAXIMUM_CLASSES:
+            wrong = chunk.min() if chunk.min() < 0 else chunk.max()
+            raise DataError(f"{self.where}: holds label {wrong}; want 0 to {MAXIMUM_CLASSES - 1}")

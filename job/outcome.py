@@ -1,0 +1,89 @@
+"""What a run ends with, as data."""
+
+import csv
+import io
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from job import __version__
+from job.config import Settings
+from job.data import dataset_name
+from job.evaluation import Evaluation
+from job.journal import Epoch
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which run this is. `run` is unique, and sorts by time; `started` is Unix time."""
+
+    name: str
+    run: str
+    version: str
+    dataset: str
+    config: dict[str, Any]
+    config_hash: str
+    started: float
+
+    @classmethod
+    def of(cls, config: Settings) -> "Identity":
+        """A new run of `config`, starting now."""
+        now = datetime.now(UTC)
+        return cls(
+            name=config.name,
+            run=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            version=__version__,
+            dataset=dataset_name(config.data),
+            config=config.model_dump(mode="json"),
+            config_hash=config.config_hash(),
+            started=now.timestamp(),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How training went. The last epoch's losses and accuracy are those of the model that was evaluated."""
+
+    workers: int
+    restarts: int
+    seconds: float
+    history: list[Epoch]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run, good or bad: `exit_code` 0 and no reason, or the code and the sentence of its failure.
+
+    `training` is None where the model came from elsewhere, `evaluation` where the run ended before it.
+    """
+
+    identity: Identity
+    finished: float
+    exit_code: int
+    reason: str | None = None
+    training: TrainingRecord | None = None
+    evaluation: Evaluation | None = None
+    evaluation_seconds: float | None = None
+    model_sha256: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.exit_code == 0
+
+    def to_json(self) -> str:
+        """`outcome.json`. Refuses values that JSON has no words for (ValueError): NaN is never published."""
+        content = asdict(self)
+        if self.training is not None:
+            content["training"]["history"] = [row._asdict() for row in self.training.history]
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    def history_csv(self) -> str:
+        """`history.csv`: a row an epoch."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Epoch._fields)
+        if self.training is not None:
+            writer.writerows(self.training.history)
+        return text.getvalue()

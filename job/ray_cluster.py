@@ -1,0 +1,89 @@
+"""The Ray cluster a job runs on: a local one of its own, or one that exists."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from job.config import JobConfig, Settings
+from job.errors import ClusterError
+
+CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
+
+
+@contextmanager
+def connected(config: Settings) -> Iterator[None]:
+    """Connected to Ray, and disconnected at the end, whatever the end. A local Ray is stopped with all its processes.
+
+    Raises ClusterError if the address gives no answer.
+    """
+    address = _address(config)
+    _check_answers(address)
+    quiet = not config.verbose
+    if quiet:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=not quiet,
+            logging_level=logging.CRITICAL if quiet else logging.INFO,
+            namespace="mnist-job",
+            **local,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def doing(config: Settings) -> str:
+    """What `connected` does, for people."""
+    address = _address(config)
+    return "starting a local Ray" if address == "local" else f"connecting to Ray at {address}"
+
+
+def check_capacity(config: Settings) -> None:
+    """Raises ClusterError unless the cluster's nodes can hold all workers at once, and the evaluation after them."""
+    if isinstance(config, JobConfig):
+        _check_fits(config.workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
+    _check_fits(1, 1, int(config.evaluate_on_gpu), "the evaluation")
+
+
+def _address(config: Settings) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def _check_fits(count: int, cpus: float, gpus: int, what: str) -> None:
+    fits = 0
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for resources in nodes:
+        by_cpu = int(resources.get("CPU", 0) / cpus + 1e-9)
+        fits += min(by_cpu, int(resources.get("GPU", 0))) if gpus else by_cpu
+    if fits >= count:
+        return
+    there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    asked = f"{count} x {cpus:g} CPU" + (" and 1 GPU" if gpus else "")
+    raise ClusterError(
+        f"{what} need {asked}; the cluster's {len(nodes)} nodes have {there}, which holds {fits} of {count}. "
+        "Ask for less (--workers, --cpus-per-worker), or give the cluster more"
+    )
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address in ("local", "auto") or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--address {address}: no Ray cluster can be reached: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

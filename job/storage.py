@@ -1,0 +1,54 @@
+"""Files at a path or a URI, through one interface: pyarrow's file systems, and fsspec's for what pyarrow lacks."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+
+def absolute(place: str) -> str:
+    """A path made absolute, since workers run in folders of their own; a URI as it is."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def resolve(place: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a path or URI, and the path on it.
+
+    Raises OSError where the file system cannot be reached, ValueError where no file system knows the URI.
+    """
+    if "://" not in place:
+        return fs.LocalFileSystem(), absolute(place)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(place)
+    except pa.ArrowInvalid as refusal:
+        import fsspec  # seldom needed, and slow to import
+
+        try:
+            other, path = fsspec.core.url_to_fs(place)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{refusal}; {error}") from error
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
+    return filesystem, path
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on a file system that `resolve` gave."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    def exists(self) -> bool:
+        """Whether it is there, and a file."""
+        return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.File)
+
+    def sha256(self) -> str:
+        """The SHA-256 of its content, in hexadecimal. Raises OSError."""
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def copy_to(self, filesystem: fs.FileSystem, path: str) -> None:
+        """Copy it to another place. Raises OSError."""
+        fs.copy_files(self.path, path, source_filesystem=self.filesystem, destination_filesystem=filesystem)

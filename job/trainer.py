@@ -1,0 +1,168 @@
+"""Ray Train around the loop: workers, TF_CONFIG, storage, retries.
+
+Neither the driver nor Ray Train's controller imports TensorFlow, whose import is a worker's longest wait: Ray's own
+TensorflowTrainer would make both pay for it before the workers may begin.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from job.config import JobConfig
+from job.errors import JobError, TrainingError
+from job.folder import RunFolder
+from job.journal import End, Epoch, Journal, Refusal, Restart
+
+CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it while the last is being written
+
+POLL_SECONDS = "0.2"  # a worker's report waits for the controller's next poll: Ray's 2 s would be 20 s of a short run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: its history, the last checkpoint, and how often workers had to start again."""
+
+    history: list[Epoch]
+    checkpoint: ray.train.Checkpoint
+    restarts: int
+
+
+def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Restart], None]) -> Trained:
+    """Train on the connected cluster, with checkpoints in the run's work folder; `on_entry` is told of each epoch and
+    restart as it happens.
+
+    Raises TrainingError when failures exceed `max_failures`, and whatever JobError a worker refuses with, at once.
+    """
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = POLL_SECONDS
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
+    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(config.collective_timeout)
+    journal = Journal()
+    trainer = DataParallelTrainer(
+        _worker,
+        train_loop_config={"config": config, "journal": journal},
+        backend_config=TensorFlowBackendConfig(),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints",
+            storage_path=folder.work,
+            storage_filesystem=folder.filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=CHECKPOINTS_TO_KEEP),
+            failure_config=ray.train.FailureConfig(
+                max_failures=config.max_failures, controller_failure_limit=config.max_failures
+            ),
+            callbacks=[_TellRestarts(journal)],
+            logging_config=ray.train.LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
+        ),
+    )
+
+    # In a thread, because in the main one `fit` takes SIGINT for itself; and so that this one can follow the journal.
+    ended: list[ray.train.Result | Exception] = []
+    threading.Thread(target=_fit, args=(trainer, journal, ended), daemon=True).start()
+    history: dict[int, Epoch] = {}
+    restarts = 0
+    for entry in journal.read():
+        match entry:
+            case Epoch():
+                history[entry.epoch] = entry
+                on_entry(entry)
+            case Restart():
+                restarts += 1
+                on_entry(entry)
+            case Refusal(error):
+                raise error
+    result = ended[0]
+    if isinstance(result, Exception):
+        raise TrainingError(f"training failed: {_reason(result)}") from result
+    if result.checkpoint is None or len(history) != config.epochs:
+        raise TrainingError(f"training ended after {len(history)} of {config.epochs} epochs, without an error")
+    return Trained([history[epoch] for epoch in sorted(history)], result.checkpoint, restarts)
+
+
+def _fit(trainer: DataParallelTrainer, journal: Journal, ended: list[ray.train.Result | Exception]) -> None:
+    try:
+        ended.append(trainer.fit())
+    except Exception as error:  # handed to the main thread, which raises it
+        ended.append(error)
+    journal.write(End())
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
+    config, journal = arguments["config"], arguments["journal"]
+    if not config.verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from job import loop
+
+    try:
+        loop.train(config, journal)
+    except JobError as error:
+        journal.write(Refusal(error))
+        raise
+
+
+class _TellRestarts(UserCallback):
+    """Runs in Ray Train's controller."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        rank, error = min(worker_exceptions.items())
+        self._journal.write(Restart(f"worker {rank}: {_last_line(error)}"))
+
+
+class TensorFlowBackendConfig(BackendConfig):
+    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _TensorFlowBackend
+
+
+class _TensorFlowBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        # The port is free now, and may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
+        addresses = worker_group.execute(_free_address)
+        ray.get(
+            [
+                worker_group.execute_single_async(rank, _set_tf_config, addresses, rank)
+                for rank in range(len(addresses))
+            ]
+        )
+
+
+def _free_address() -> str:
+    host = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _set_tf_config(addresses: list[str], rank: int) -> None:
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
+
+
+def _reason(error: Exception) -> str:
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    return _last_line(failures[min(failures)])
+
+
+def _last_line(error: BaseException) -> str:
+    """The exception's own line of a text that may hold a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
