@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from job.data import Split
+from job.data import Images, Split
+from job.npz import ALIGNMENT_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
+WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,7 @@ class ResidentBatches:
         self._samples = len(split)
         self._image_shape = split.images.shape[1:]
         self._labels = tf.constant(split.labels)
-        # TensorFlow has no GPU kernel that gathers uint8, so a batch would be gathered on the CPU, and the data copied
-        # there each step: four pixels travel as one int32.
-        pixels = split.images.reshape(self._samples, -1)
-        words = -(-pixels.shape[1] // 4)
-        if pixels.shape[1] % 4:
-            pixels = np.pad(pixels, ((0, 0), (0, 4 * words - pixels.shape[1])))
-        self._words = tf.constant(pixels.view(np.int32))
+        self._words = on_device(split.images.reshape(self._samples, -1))
 
     @property
     def steps(self) -> int:
@@ -67,6 +63,26 @@ class ResidentBatches:
         return images, tf.gather(self._labels, chosen), weights[step]
 
 
+def on_device(pixels: Images) -> Tensor:
+    """uint8 rows as rows of int64 words, filled up with zeros, on the device.
+
+    Eight pixels to a word, because TensorFlow has no GPU kernel that gathers uint8: each step would gather on the CPU,
+    and copy the data there first. (int32 would stay in the host's memory.) By DLPack, because tf.constant holds the
+    data three times while it copies; TensorFlow aborts on an address that is not aligned, so such rows are copied.
+    """
+    row = pixels.shape[1]
+    if row % WORD_BYTES or pixels.ctypes.data % ALIGNMENT_BYTES or not pixels.flags.c_contiguous:
+        padded = aligned_empty((len(pixels), -(-row // WORD_BYTES) * WORD_BYTES), np.uint8)
+        padded[:, :row] = pixels
+        padded[:, row:] = 0
+        pixels = padded
+    words = tf.experimental.dlpack.from_dlpack(pixels.view(np.int64).__dlpack__())
+    if not tf.config.list_logical_devices("GPU"):
+        return words
+    with tf.device("GPU:0"):
+        return tf.identity(words)
+
+
 def plan(
     samples: int, batch_size: int, share: Share, seed: int | None, epoch: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.float32]]]:
@@ -75,8 +91,8 @@ def plan(
     steps, part = -(-samples // batch_size), -(-batch_size // share.workers)
     slots = np.full(steps * batch_size, -1, np.int32)
     slots[:samples] = order
-    slots = slots.reshape(steps, batch_size)
-    in_batch = (slots >= 0).sum(axis=1, keepdims=True)
-    slots = np.pad(slots, ((0, 0), (0, part * share.workers - batch_size)), constant_values=-1)
-    mine = slots[:, share.rank * part : (share.rank + 1) * part]
+    by_step = slots.reshape(steps, batch_size)
+    in_batch = (by_step >= 0).sum(axis=1, keepdims=True)
+    by_step = np.pad(by_step, ((0, 0), (0, part * share.workers - batch_size)), constant_values=-1)
+    mine = by_step[:, share.rank * part : (share.rank + 1) * part]
     return np.maximum(mine, 0), np.where(mine >= 0, 1 / in_batch, 0).astype(np.float32)

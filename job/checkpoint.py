@@ -20,18 +20,14 @@ OPTIMIZER = "optimizer.npz"
 HISTORY = "history.json"
 
 
-def save(
-    folder: Path, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch]
-) -> None:
+def save(folder: Path, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch]) -> None:
     """Write a checkpoint into `folder`."""
     network.save(folder / MODEL)
     np.savez(folder / OPTIMIZER, *(np.asarray(variable) for variable in optimizer.variables))
     (folder / HISTORY).write_text(json.dumps([row._asdict() for row in history]))
 
 
-def restore(
-    checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.optimizers.Optimizer"
-) -> list[Epoch]:
+def restore(checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> list[Epoch]:
     """Set the model and the optimizer to a checkpoint's state; gives the epochs that led to it."""
     with checkpoint.as_directory() as path:
         folder = Path(path)

@@ -60,7 +60,7 @@ def _command(name: str, config: Settings, *, dry_run: bool) -> None:
         pipeline.evaluate(config, dry_run=dry_run)
 
 
-def _interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
+def _interrupt(number: int, _frame: types.FrameType | None) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)  # clearing up is not interrupted
     raise Interrupted(f"interrupted by {signal.Signals(number).name}; nothing was published")

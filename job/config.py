@@ -55,7 +55,9 @@ class Settings(BaseModel):
     )
     evaluate_on_gpu: bool = setting(False, "evaluate on a GPU")
     pushgateway_url: str | None = setting(None, "push the metrics to this Pushgateway, for example http://host:9091")
-    pushgateway_timeout: float = setting(30, "seconds after which an unreachable Pushgateway is given up", gt=0, le=3600)
+    pushgateway_timeout: float = setting(
+        30, "seconds after which an unreachable Pushgateway is given up", gt=0, le=3600
+    )
     metrics_textfile: str | None = setting(
         None, "also write the metrics to this file, for node-exporter's textfile collector", pattern=r".\.prom$"
     )
@@ -97,9 +99,9 @@ class JobConfig(Settings):
     learning_rate_schedule: Literal["cosine", "constant"] = setting(
         "cosine", "`cosine` decays the learning rate to 0 over the run; `constant` keeps it", affects_result=True
     )
-    hidden_layers: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)
-    ] = setting((128, 64), "units of each hidden layer, separated by commas", affects_result=True, max_length=100)
+    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)] = (
+        setting((128, 64), "units of each hidden layer, separated by commas", affects_result=True, max_length=100)
+    )
     validation_fraction: float = setting(
         0.2, "share of the training data, at its end, that is kept for validation", affects_result=True, gt=0, lt=1
     )
@@ -110,8 +112,8 @@ class JobConfig(Settings):
     )
     max_failures: int = setting(3, "how often training may lose workers and go on from its last epoch", ge=0, le=1000)
     start_timeout: float = setting(300, "seconds to wait for all workers to start", gt=0, le=86_400)
-    collective_timeout: float = setting(
-        300, "seconds without an answer from a worker after which the others give up waiting", gt=0, le=86_400
+    worker_timeout: float = setting(
+        120, "seconds without a sign of life from a worker after which it counts as lost", gt=0, le=86_400
     )
 
     @field_validator("batch_size")

@@ -155,7 +155,6 @@ def _load(source: str, part: str) -> Split:
     return Split(images, labels)
 
 
-
 def _file(source: str) -> str:
     """The path or URI behind `--data`; MNIST is downloaded if it is not cached."""
     return str(_mnist()) if source == "mnist" else source

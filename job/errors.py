@@ -55,7 +55,7 @@ class DeliveryError(JobError):
     exit_code = 8
 
 
-class Interrupted(JobError):
+class Interrupted(JobError):  # noqa: N818 it is no error
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130

@@ -38,7 +38,7 @@ def evaluate(config: Settings, model: storage.File) -> Evaluation:
     """
     task = ray.remote(num_cpus=1, num_gpus=int(config.evaluate_on_gpu), max_retries=MAX_RETRIES)(_task)
     try:
-        return ray.get(task.remote(config, model))  # type: ignore[no-any-return]
+        return ray.get(task.remote(config, model))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JobError):
             raise error.cause from error
@@ -75,7 +75,9 @@ def predict(model: storage.File, images: data.Images, *, on_gpu: bool) -> npt.ND
             raise EvaluationError(f"{model.path}: cannot be loaded as a Keras model: {error}") from error
     expected = getattr(network, "input_shape", None)
     if not isinstance(expected, tuple) or expected[1:] != images.shape[1:]:
-        raise EvaluationError(f"{model.path}: takes {expected}, but the test images are {data.shape_text(images.shape[1:])}")
+        raise EvaluationError(
+            f"{model.path}: takes {expected}, but the test images are {data.shape_text(images.shape[1:])}"
+        )
     parts = [network.predict_on_batch(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
     probabilities = np.concatenate(parts)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2:

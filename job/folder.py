@@ -89,7 +89,7 @@ class RunFolder:
             stream.write(content)
 
     def _exists(self, path: str) -> bool:
-        return self.filesystem.get_file_info(path).type != fs.FileType.NotFound
+        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def _topmost_missing(filesystem: fs.FileSystem, path: str) -> str | None:

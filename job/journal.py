@@ -6,7 +6,7 @@ into a small actor, and the driver reads it as it fills.
 
 import asyncio
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 
@@ -47,7 +47,7 @@ class Journal:
     """Entries in the order of their writing. Any process of the cluster may hold it."""
 
     def __init__(self) -> None:
-        self._entries = ray.remote(num_cpus=0)(_Entries).remote()
+        self._entries: Any = ray.remote(num_cpus=0)(_Entries).remote()
 
     def write(self, entry: Entry) -> None:
         """Add an entry. Does not wait: it may be called from Ray Train's event loop."""

@@ -77,11 +77,13 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
             "--use-gpu: TensorFlow sees no GPU in a worker that Ray gave one; the image or environment needs "
             "tensorflow[and-cuda] and the node its driver"
         )
+    # Without `timeout_seconds`: it starts a thread for each collective, which sleeps for that long (tsl's
+    # SchedClosureAfter), and after some ten thousand steps the process has no thread left. Ray Train's health check
+    # finds silent workers instead.
     implementation = tf.distribute.experimental.CommunicationImplementation
     return tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=implementation.NCCL if config.use_gpu else implementation.RING,
-            timeout_seconds=config.collective_timeout,
+            implementation=implementation.NCCL if config.use_gpu else implementation.RING
         )
     )
 
@@ -124,7 +126,7 @@ def compile_epoch(
         return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
 
     # The loops stand outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def epoch(train_plan: Any, validation_plan: Any) -> Tensor:
         train_loss, checked = tf.zeros((), tf.float64), tf.zeros(2, tf.float64)
         for i in tf.range(batches.steps):

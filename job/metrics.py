@@ -91,15 +91,16 @@ def status(outcome: Outcome) -> CollectorRegistry:
 def deliver(outcome: Outcome, pushgateway_url: str | None, pushgateway_timeout: float, textfile: str | None) -> None:
     """Bring the metrics where the settings want them. Raises DeliveryError, after it tried every place."""
     failures = []
-    for place, bring in (
-        (textfile, lambda: write_textfile(outcome, str(textfile))),
-        (pushgateway_url, lambda: push(outcome, str(pushgateway_url), pushgateway_timeout)),
-    ):
-        if place is not None:
-            try:
-                bring()
-            except DeliveryError as error:
-                failures.append(str(error))
+    if textfile is not None:
+        try:
+            write_textfile(outcome, textfile)
+        except DeliveryError as error:
+            failures.append(str(error))
+    if pushgateway_url is not None:
+        try:
+            push(outcome, pushgateway_url, pushgateway_timeout)
+        except DeliveryError as error:
+            failures.append(str(error))
     if failures:
         raise DeliveryError("; ".join(failures))
 

@@ -20,6 +20,7 @@ from job import storage
 from job.errors import DataError
 
 CHUNK_BYTES = 1 << 20
+ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES, of TensorFlow's tensors
 MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake, and would make an output layer of its size
 
 
@@ -43,6 +44,15 @@ def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], 
     except (OSError, ValueError, EOFError, zlib.error, RuntimeError) as error:
         # RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression
         raise DataError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: type[Any]) -> npt.NDArray[Any]:
+    """`numpy.empty` at an address that TensorFlow takes without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = np.empty(size + ALIGNMENT_BYTES, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT_BYTES
+    aligned: npt.NDArray[Any] = buffer[start : start + size].view(dtype).reshape(shape)
+    return aligned
 
 
 @contextmanager
@@ -96,7 +106,7 @@ class Array:
     def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any]], None]) -> npt.NDArray[Any]:
         if self.shape[0] == 0:
             raise DataError(f"{self.where}: is empty")
-        flat: npt.NDArray[Any] = np.empty(math.prod(self.shape), dtype)
+        flat = aligned_empty((math.prod(self.shape),), dtype)
         step = CHUNK_BYTES // self.dtype.itemsize
         for start in range(0, len(flat), step):
             stop = min(start + step, len(flat))

@@ -70,6 +70,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the exit code is 0."""
         return self.exit_code == 0
 
     def to_json(self) -> str:

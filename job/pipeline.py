@@ -23,7 +23,9 @@ from job.folder import OUTCOME, RunFolder
 from job.outcome import Identity, Outcome, TrainingRecord
 from job.progress import Display
 
-HASTY_PUSH_SECONDS = 2.0  # `ray job stop` kills 3 s after its SIGTERM; and a gateway that failed is not waited for twice
+HASTY_PUSH_SECONDS = (
+    2.0  # `ray job stop` kills 3 s after its SIGTERM; and a gateway that failed is not waited for twice
+)
 
 
 def run(config: JobConfig, *, dry_run: bool = False) -> None:
@@ -41,7 +43,10 @@ def run(config: JobConfig, *, dry_run: bool = False) -> None:
                 display.line("all checks passed; nothing was trained")
                 return
             started = time.time()
-            with display.stage(f"training on {config.workers} workers", config.epochs) as stage, _ends_as(TrainingError):
+            with (
+                display.stage(f"training on {config.workers} workers", config.epochs) as stage,
+                _ends_as(TrainingError),
+            ):
                 trained = trainer.train(config, folder, lambda entry: stage.entry(entry, config))
             record = TrainingRecord(config.workers, trained.restarts, time.time() - started, trained.history)
             model = storage.File(folder.filesystem, f"{trained.checkpoint.path}/{MODEL}")
@@ -100,7 +105,11 @@ def _publish(
             except DeliveryError as error:
                 failure = error
                 outcome = replace(outcome, exit_code=error.exit_code, reason=str(error))
-        files = {OUTCOME: outcome.to_json(), "metrics.prom": metrics.text(outcome), "report.html": report.render(outcome)}
+        files = {
+            OUTCOME: outcome.to_json(),
+            "metrics.prom": metrics.text(outcome),
+            "report.html": report.render(outcome),
+        }
         if outcome.training is not None:
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})

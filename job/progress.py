@@ -1,10 +1,11 @@
 """What a person sees meanwhile: a line an epoch, as from Keras's `fit`, and in a terminal a live bar below it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from job import __version__
 from job.config import JobConfig
@@ -14,10 +15,10 @@ from job.journal import Epoch, Restart
 
 
 class Display:
-    """Prints to standard output; the bar is drawn only where that is a terminal."""
+    """Prints to what is standard output now; the bar is drawn only where that is a terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -56,15 +57,14 @@ class Display:
     def evaluation(self, evaluation: Evaluation) -> None:
         """The result."""
         self.line(
-            f"test accuracy {evaluation.accuracy:.4f}, test loss {evaluation.loss:.4f} "
-            f"({evaluation.samples:,} images)"
+            f"test accuracy {evaluation.accuracy:.4f}, test loss {evaluation.loss:.4f} ({evaluation.samples:,} images)"
         )
 
 
 class Stage:
     """A stage in progress."""
 
-    def __init__(self, display: Display, bar: Progress, task: int) -> None:
+    def __init__(self, display: Display, bar: Progress, task: TaskID) -> None:
         self._display, self._bar, self._task = display, bar, task
 
     def entry(self, entry: Epoch | Restart, config: JobConfig) -> None:

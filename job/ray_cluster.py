@@ -1,10 +1,11 @@
 """The Ray cluster a job runs on: a local one of its own, or one that exists."""
 
+import contextlib
+import io
 import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import ray
 
@@ -14,7 +15,7 @@ from job.errors import ClusterError
 CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected(config: Settings) -> Iterator[None]:
     """Connected to Ray, and disconnected at the end, whatever the end. A local Ray is stopped with all its processes.
 
@@ -25,19 +26,20 @@ def connected(config: Settings) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-    local = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(
             address=address,
             log_to_driver=not quiet,
             logging_level=logging.CRITICAL if quiet else logging.INFO,
             namespace="mnist-job",
-            **local,
+            include_dashboard=None if address != "local" else False,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
     try:
-        yield
+        # Ray prints what befell its processes to sys.stdout and has no switch for it; the display holds the real one.
+        with contextlib.nullcontext() if config.verbose else contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         ray.shutdown()
 
@@ -61,7 +63,7 @@ def _address(config: Settings) -> str:
 
 def _check_fits(count: int, cpus: float, gpus: int, what: str) -> None:
     fits = 0
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     for resources in nodes:
         by_cpu = int(resources.get("CPU", 0) / cpus + 1e-9)
         fits += min(by_cpu, int(resources.get("GPU", 0))) if gpus else by_cpu

@@ -37,7 +37,9 @@ def render(outcome: Outcome) -> str:
     """The page. An Outcome without training or evaluation has the parts that it has."""
     parts = []
     if not outcome.succeeded:
-        parts.append(f'<p class="failed">Failed with exit code {outcome.exit_code}: {html.escape(outcome.reason or "")}')
+        parts.append(
+            f'<p class="failed">Failed with exit code {outcome.exit_code}: {html.escape(outcome.reason or "")}'
+        )
     if (evaluation := outcome.evaluation) is not None:
         parts.append(
             '<div class="figures">'
@@ -106,7 +108,9 @@ def _confusion(evaluation: Evaluation) -> Figure:
             for predicted, count in enumerate(row):
                 if count:
                     dark = shares[true][predicted] > 0.5
-                    matrix.text(predicted, true, count, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+                    matrix.text(
+                        predicted, true, count, ha="center", va="center", fontsize=7, color="w" if dark else "k"
+                    )
     recall.bar(range(classes), [value or 0 for value in evaluation.recall])
     recall.set(xlabel="class", ylabel="recall", ylim=(0, 1), title="share of a class's images found")
     recall.xaxis.get_major_locator().set_params(integer=True)

@@ -16,6 +16,7 @@ import ray
 import ray.train
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from job.config import JobConfig
@@ -45,27 +46,29 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
     """
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = POLL_SECONDS
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
-    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(config.collective_timeout)
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.worker_timeout)
     journal = Journal()
     trainer = DataParallelTrainer(
         _worker,
         train_loop_config={"config": config, "journal": journal},
         backend_config=TensorFlowBackendConfig(),
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
-        run_config=ray.train.RunConfig(
+        run_config=RunConfig(  # type: ignore[arg-type]  # annotated with the class of Ray Train v1
             name="checkpoints",
             storage_path=folder.work,
             storage_filesystem=folder.filesystem,
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=CHECKPOINTS_TO_KEEP),
-            failure_config=ray.train.FailureConfig(
-                max_failures=config.max_failures, controller_failure_limit=config.max_failures
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_TO_KEEP),
+            failure_config=FailureConfig(
+                max_failures=config.max_failures,
+                controller_failure_limit=config.max_failures,
+                max_preemption_failures=config.max_failures,
             ),
             callbacks=[_TellRestarts(journal)],
-            logging_config=ray.train.LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
+            logging_config=LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
         ),
     )
 
@@ -95,7 +98,7 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
 def _fit(trainer: DataParallelTrainer, journal: Journal, ended: list[ray.train.Result | Exception]) -> None:
     try:
         ended.append(trainer.fit())
-    except Exception as error:  # handed to the main thread, which raises it
+    except Exception as error:  # noqa: BLE001 handed to the main thread, which raises it
         ended.append(error)
     journal.write(End())
 
@@ -120,7 +123,8 @@ class _TellRestarts(UserCallback):
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Ray Train's hook for lost workers."""
         rank, error = min(worker_exceptions.items())
         self._journal.write(Restart(f"worker {rank}: {_last_line(error)}"))
 
@@ -130,23 +134,22 @@ class TensorFlowBackendConfig(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
+        """Ray Train asks a configuration for its backend."""
         return _TensorFlowBackend
 
 
 class _TensorFlowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        # The port is free now, and may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
+        """Ray Train's hook between the start of the workers and that of their loops."""
+        # A free port may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
         addresses = worker_group.execute(_free_address)
         ray.get(
-            [
-                worker_group.execute_single_async(rank, _set_tf_config, addresses, rank)
-                for rank in range(len(addresses))
-            ]
+            [worker_group.execute_single_async(rank, _set_tf_config, addresses, rank) for rank in range(len(addresses))]
         )
 
 
 def _free_address() -> str:
-    host = ray.util.get_node_ip_address()
+    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
