@@ -5,6 +5,7 @@ here a member is converted chunk by chunk. The headers are still read by `numpy.
 """
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,13 +23,18 @@ from job.errors import DataError
 CHUNK_BYTES = 1 << 20
 ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES, of TensorFlow's tensors
 MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake, and would make an output layer of its size
+# What NumPy lets through from parsing a header as a Python literal.
+_BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
 
 
 def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """The arrays named `images` and `labels` of the .npz at a path or URI. Raises DataError."""
     try:
         filesystem, path = storage.resolve(source)
-        with filesystem.open_input_file(path) as file, zipfile.ZipFile(file) as archive:
+        with filesystem.open_input_file(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError(f"{source}: is not an intact .npz file")
+            archive = zipfile.ZipFile(file)
             for name in (images, labels):
                 if f"{name}.npy" not in archive.namelist():
                     there = ", ".join(member.removesuffix(".npy") for member in archive.namelist()[:8]) or "nothing"
@@ -79,7 +85,7 @@ class Array:
             version = npy_format.read_magic(stream)
             read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, fortran_order, dtype = read_header(stream)
-        except ValueError as error:
+        except _BAD_HEADER as error:
             raise DataError(f"{where}: is not an array in NumPy's format: {' '.join(str(error).split())}") from error
         if dtype.hasobject:
             raise DataError(f"{where}: holds pickled Python objects, which are never loaded")

@@ -1,0 +1,97 @@
+"""What the tests share: the program as a process, and the external tools that some need."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
+TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
+
+for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
+    del os.environ[_name]  # a developer's own settings are no part of a test
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """The program as a process, its output piped."""
+    return subprocess.Popen(
+        [PROGRAM, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def job(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program run to its end."""
+    process = start(*arguments, cwd=cwd, **environment)
+    stdout, stderr = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def tool(name: str) -> str:
+    """The path of an external program; the test is skipped where it is not installed (and CI tolerates no skip)."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed (Debian: apt-get install prometheus prometheus-pushgateway)")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    """A small data set that nothing is wrong with: 3 classes of 4x5 images."""
+    random = np.random.default_rng(0)
+    return {
+        "x_train": random.integers(0, 256, (100, 4, 5), dtype=np.uint8),
+        "y_train": np.arange(100, dtype=np.uint8) % 3,
+        "x_test": random.integers(0, 256, (30, 4, 5), dtype=np.uint8),
+        "y_test": np.arange(30, dtype=np.uint8) % 3,
+    }
+
+
+@pytest.fixture
+def npz(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
+    """Write that data set with some arrays replaced, or left out where None."""
+
+    def write(**changes: np.ndarray | None) -> Path:
+        path = tmp_path / "data.npz"
+        np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pushgateway(tmp_path: Path) -> Iterator[str]:
+    """The URL of a real Pushgateway."""
+    url = f"127.0.0.1:{free_port()}"
+    with (tmp_path / "pushgateway.log").open("w") as log:
+        process = subprocess.Popen([tool("prometheus-pushgateway"), f"--web.listen-address={url}"], stderr=log)
+        try:
+            yield f"http://{url}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failure: what it needs was not installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

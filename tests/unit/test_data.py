@@ -1,0 +1,241 @@
+"""The data set: what is accepted, how it is split, and a sentence with exit code 3 for all else."""
+
+import http.server
+import threading
+import tracemalloc
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+import sklearn.datasets
+
+from job import cli, data
+from job.errors import DataError
+
+TRAIN = 60_000
+PIXELS = TRAIN * 28 * 28
+
+
+def training(path, validation_fraction=0.2, batch_size=8):
+    return data.load_training(str(path), validation_fraction, batch_size)
+
+
+def test_validation_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays):
+    split = training(npz(), validation_fraction=0.33)
+    assert (len(split.train), len(split.validation)) == (67, 33)  # floor(100 * (1 - 0.33))
+    assert np.array_equal(split.train.images, arrays["x_train"][:67])
+    assert np.array_equal(split.validation.images, arrays["x_train"][67:])
+    assert np.array_equal(split.validation.labels, arrays["y_train"][67:])
+    assert (split.classes, split.image_shape, split.scale) == (3, (4, 5), arrays["x_train"][:].max())
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", ">i2", "float32", "float64"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_dtype_and_memory_order_of_whole_pixels_gives_the_same_uint8(tmp_path, arrays, dtype, order, save):
+    arrays["x_train"] = np.asarray(arrays["x_train"], dtype, order=order)
+    save(tmp_path / "d.npz", **arrays)
+    images = training(tmp_path / "d.npz").train.images
+    assert images.dtype == np.uint8
+    assert np.array_equal(images, arrays["x_train"][:80])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (1, 1)])
+def test_any_image_shape(npz, shape):
+    random = np.random.default_rng(0)
+    x = {part: random.integers(1, 256, (n, *shape), dtype=np.uint8) for part, n in (("x_train", 100), ("x_test", 30))}
+    summary = data.check(str(npz(**x)), 0.2, 8)
+    assert summary.image_shape == shape
+    assert (summary.train, summary.validation, summary.test, summary.classes) == (80, 20, 30, 3)
+
+
+def test_labels_may_stand_in_a_column(npz, arrays):
+    assert np.array_equal(training(npz(y_train=arrays["y_train"][:, None])).train.labels, arrays["y_train"][:80])
+
+
+def test_digits_are_those_of_scikit_learn():
+    bunch = sklearn.datasets.load_digits()
+    split, test = training("digits"), data.load_test("digits")
+    images = np.concatenate([split.train.images, split.validation.images, test.images])
+    labels = np.concatenate([split.train.labels, split.validation.labels, test.labels])
+    assert np.array_equal(images, bunch.images)
+    assert np.array_equal(labels, bunch.target)
+    assert split.scale == 16
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_loading_costs_no_more_than_twice_the_uint8_size(tmp_path, dtype):
+    x = np.zeros((TRAIN, 28, 28), dtype)
+    x[0] = 255
+    path = tmp_path / "large.npz"
+    np.savez_compressed(path, x_train=x, y_train=np.arange(TRAIN, dtype=np.uint8) % 10)
+    del x
+    tracemalloc.start()
+    training(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert PIXELS < peak < 2 * PIXELS
+
+
+@pytest.mark.parametrize("scheme", ["file://{}", "local://{}"])  # the first is pyarrow's, the second fsspec's
+def test_a_uri_is_read_by_pyarrow_or_fsspec(npz, scheme):
+    assert len(training(scheme.format(npz())).train) == 80
+
+
+X = np.zeros((100, 4, 5))
+REFUSED = {
+    "no x_train": ({"x_train": None}, "x_train: no such array"),
+    "no y_test": ({"y_test": None}, "y_test: no such array"),
+    "pickled images": ({"x_train": np.array([None] * 100)}, "x_train: holds pickled Python objects"),
+    "pickled labels": ({"y_train": np.array([None] * 100)}, "y_train: holds pickled Python objects"),
+    "fewer labels than images": ({"y_train": np.zeros(99, int)}, "x_train holds 100 images, y_train 99 labels"),
+    "fewer test labels": ({"y_test": np.zeros(29, int)}, "x_test holds 30 images, y_test 29 labels"),
+    "flat images": ({"x_train": np.zeros((100, 20), np.uint8)}, "x_train: shape (100, 20)"),
+    "images without pixels": ({"x_train": np.zeros((100, 0, 5), np.uint8)}, "x_train: shape (100, 0, 5)"),
+    "text images": ({"x_train": np.full((100, 4, 5), "a")}, "x_train: dtype <U1"),
+    "complex images": ({"x_train": X.astype(complex)}, "x_train: dtype complex128"),
+    "NaN": ({"x_train": X * np.nan}, "x_train: holds NaN or infinity"),
+    "infinity": ({"x_test": np.full((30, 4, 5), np.inf)}, "x_test: holds NaN or infinity"),
+    "fractions": ({"x_train": X + 0.5}, "x_train: holds pixels that are not whole numbers from 0 to 255"),
+    "negative pixels": ({"x_train": X - 1}, "x_train: holds pixels that are not whole numbers from 0 to 255"),
+    "large pixels": ({"x_train": X + 256}, "x_train: holds pixels that are not whole numbers from 0 to 255"),
+    "all dark": ({"x_train": X.astype(np.uint8)}, "x_train: every pixel is 0"),
+    "float labels": ({"y_train": np.zeros(100)}, "y_train: dtype float64 is no label"),
+    "one-hot labels": ({"y_train": np.eye(100, dtype=int)}, "y_train: shape (100, 100)"),
+    "negative labels": ({"y_train": np.full(100, -1)}, "y_train: holds label -1"),
+    "huge labels": ({"y_train": np.full(100, 2**40)}, "y_train: holds label 1099511627776"),
+    "a test label that training lacks": ({"y_test": np.full(30, 3)}, "y_test: holds label 3, but there are 3 classes"),
+    "a single class": ({"y_train": np.zeros(100, int)}, "y_train: holds a single class"),
+    "no training images": (
+        {"x_train": np.zeros((0, 4, 5), np.uint8), "y_train": np.zeros(0, int)},
+        "y_train: is empty",
+    ),
+    "no test images": ({"x_test": np.zeros((0, 4, 5), np.uint8), "y_test": np.zeros(0, int)}, "y_test: is empty"),
+    "test images of another shape": ({"x_test": np.ones((30, 5, 4), np.uint8)}, "x_test: images of 5x4"),
+}
+
+
+def refusal(capsys, path, *flags) -> str:
+    """The line that the program prints for this data set, which it must refuse with exit code 3."""
+    folder = Path(path).parent
+    before = sorted(folder.iterdir())
+    assert cli.main(["run", "--data", str(path), "--output", str(folder / "out"), *flags]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sorted(folder.iterdir()) == before
+    return line
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_arrays_are_refused_by_file_and_array(npz, capsys, case):
+    changes, sentence = REFUSED[case]
+    path = npz(**changes)
+    assert f"mnist-job: {path}: {sentence}" in refusal(capsys, path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--validation-fraction", "0.999"), "leave nothing for training"),
+        (("--validation-fraction", "1e-18"), "leave nothing for validation"),
+        (("--batch-size", "81"), "80 training images are fewer than one batch of 81"),
+    ],
+)
+def test_splits_that_leave_too_little_are_refused(npz, capsys, flags, sentence):
+    assert sentence in refusal(capsys, npz(), *flags)
+
+
+def test_a_missing_file_is_refused(tmp_path, capsys):
+    assert "no such file" in refusal(capsys, tmp_path / "none.npz")
+
+
+def test_an_unreadable_place_is_refused(tmp_path, capsys):
+    (tmp_path / "folder.npz").mkdir()
+    assert "cannot be read" in refusal(capsys, tmp_path / "folder.npz")
+
+
+def test_an_unknown_uri_is_refused(capsys):
+    assert cli.main(["run", "--data", "nowhere://data.npz"]) == 3
+    assert "nowhere://data.npz: cannot be read" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path, capsys):
+    (tmp_path / "text.npz").write_text("not a zip archive")
+    assert "is not an intact .npz" in refusal(capsys, tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.6, 0.99])
+def test_a_truncated_file_is_refused(npz, capsys, keep):
+    path = npz()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    assert "is not an intact .npz" in refusal(capsys, path)
+
+
+def test_an_altered_pixel_is_noticed(npz, capsys):
+    path = npz()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"x_train.npy") + 400] ^= 0xFF
+    path.write_bytes(content)
+    assert "is not an intact .npz" in refusal(capsys, path)
+
+
+@pytest.mark.parametrize("member", [b"", b"no magic", b"\x93NUMPY\x01\x00\x10\x00{'descr': evil()}\n"])
+def test_a_member_that_is_no_array_is_refused(npz, capsys, member):
+    path = npz(y_train=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_train.npy", member)
+    assert "y_train: is not an array in NumPy's format" in refusal(capsys, path)
+
+
+def test_a_header_that_promises_more_than_there_is_allocates_nothing(npz, capsys):
+    path = npz(x_train=None)
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 1000, 1000)}".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert "x_train: is truncated or damaged" in refusal(capsys, path)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """tmp_path over HTTP; `requests` are the paths that were asked for."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            server.requests.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
+        server.requests = []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_mnist_is_downloaded_once_checked_and_cached_where_keras_does(server, npz, tmp_path, monkeypatch):
+    path = npz()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(data, "MNIST_URL", f"{server.url}/data.npz")
+    monkeypatch.setattr(data, "MNIST_SHA256", pooch.file_hash(str(path)))
+    assert len(training("mnist").train) == 80
+    assert (tmp_path / "keras/datasets/mnist.npz").read_bytes() == path.read_bytes()
+    assert len(training("mnist").train) == 80
+    assert server.requests == ["/data.npz"]
+
+
+def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server, npz, tmp_path, monkeypatch, capsys):
+    npz()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(data, "MNIST_URL", f"{server.url}/data.npz")
+    assert cli.main(["run", "--data", "mnist"]) == 3
+    assert "mnist: cannot be downloaded" in capsys.readouterr().err
+    assert list((tmp_path / "keras/datasets").iterdir()) == []
+
+
+def test_mnist_without_a_network_says_what_to_do_instead(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(data, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
+    with pytest.raises(DataError, match="--data digits"):
+        training("mnist")
