@@ -21,6 +21,7 @@ from job import storage
 from job.errors import DataError
 
 CHUNK_BYTES = 1 << 20
+SMALLEST_ZIP_BYTES = 22  # pyarrow refuses to seek to before a file's start, where zipfile would look
 ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES, of TensorFlow's tensors
 MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake, and would make an output layer of its size
 # What NumPy lets through from parsing a header as a Python literal.
@@ -32,7 +33,7 @@ def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], 
     try:
         filesystem, path = storage.resolve(source)
         with filesystem.open_input_file(path) as file:
-            if not zipfile.is_zipfile(file):
+            if file.size() < SMALLEST_ZIP_BYTES or not zipfile.is_zipfile(file):
                 raise DataError(f"{source}: is not an intact .npz file")
             archive = zipfile.ZipFile(file)
             for name in (images, labels):

@@ -1,0 +1,57 @@
+"""Batches: every image once an epoch, whatever divides what; and bytes that come back as they went in."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from job.batches import ResidentBatches, Share, on_device, plan
+from job.data import Split
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@pytest.mark.parametrize(("samples", "batch_size"), [(100, 32), (96, 32), (33, 32), (32, 32), (50, 7)])
+def test_every_image_counts_once_and_every_batch_as_a_mean(samples, batch_size, workers):
+    parts = [plan(samples, batch_size, Share(rank, workers), 0, 0) for rank in range(workers)]
+    weights = np.concatenate([weights for _, weights in parts], axis=1)
+    indices = np.concatenate([indices for indices, _ in parts], axis=1)
+    assert sorted(indices[weights > 0]) == list(range(samples))
+    assert weights.sum(axis=1) == pytest.approx(1)
+    assert (weights[:-1][weights[:-1] > 0] == np.float32(1 / batch_size)).all()
+    assert len({indices.shape for indices, _ in parts}) == 1
+
+
+def test_the_order_follows_from_seed_and_epoch_and_not_from_the_workers():
+    def global_batches(workers, seed, epoch):
+        parts = [plan(100, 30, Share(rank, workers), seed, epoch) for rank in range(workers)]
+        return [[int(i) for indices, weights in parts for i in indices[step][weights[step] > 0]] for step in range(4)]
+
+    assert global_batches(1, 5, 3) == global_batches(2, 5, 3) == global_batches(4, 5, 3)
+    assert global_batches(1, 5, 3) != global_batches(1, 5, 4)
+    assert global_batches(1, 5, 3) != global_batches(1, 6, 3)
+
+
+def test_without_a_seed_the_order_is_that_of_the_data():
+    indices, weights = plan(10, 4, Share(0, 1), None, 3)
+    assert list(indices[weights > 0]) == list(range(10))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (4, 5), (3, 3, 3), (1, 1)])
+def test_a_batch_holds_the_images_and_labels_that_the_plan_names(shape):
+    random = np.random.default_rng(0)
+    split = Split(random.integers(0, 256, (50, *shape), dtype=np.uint8), np.arange(50, dtype=np.int32))
+    batches = ResidentBatches(split, 16, Share(1, 3), seed=0)
+    epoch = batches.plan(2)
+    for step in range(batches.steps):
+        images, labels, weights = batches.batch(epoch, tf.constant(step))
+        chosen = epoch[0][step].numpy()
+        assert images.dtype == tf.uint8
+        assert np.array_equal(images, split.images[chosen])
+        assert np.array_equal(labels, chosen)
+        assert np.array_equal(weights, epoch[1][step])
+
+
+@pytest.mark.parametrize("offset", range(0, 72, 8))
+def test_rows_at_any_address_reach_the_device(offset):
+    buffer = np.arange(offset + 10 * 16, dtype=np.uint8)
+    rows = buffer[offset:].reshape(10, 16)
+    assert np.array_equal(tf.bitcast(on_device(rows), tf.uint8).numpy().reshape(10, 16), rows)

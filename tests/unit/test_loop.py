@@ -1,0 +1,104 @@
+"""The compiled epoch, in this process: what Keras's own optimizer would do, and nothing that a GPU lacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import kernels
+
+from job import loop, model
+from job.batches import ResidentBatches, Share
+from job.config import JobConfig
+from job.data import Split
+
+IMAGES, BATCH, CLASSES = 50, 16, 3
+
+
+@pytest.fixture
+def split() -> Split:
+    random = np.random.default_rng(0)
+    return Split(
+        random.integers(0, 256, (IMAGES, 4, 5), dtype=np.uint8), random.integers(0, CLASSES, IMAGES).astype(np.int32)
+    )
+
+
+def build(split: Split):
+    keras.utils.set_random_seed(0)
+    network = model.build((4, 5), CLASSES, 255, (6,))
+    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer.build(network.trainable_variables)
+    training = ResidentBatches(split, BATCH, Share(0, 1), seed=0)
+    validation = ResidentBatches(split, 32, Share(0, 1))
+    return (
+        network,
+        training,
+        validation,
+        loop.compile_epoch(tf.distribute.get_strategy(), network, optimizer, training, validation),
+    )
+
+
+def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
+    network, training, validation, run_epoch = build(split)
+    reference = keras.models.clone_model(network)
+    reference.set_weights(network.get_weights())
+    reference.compile(keras.optimizers.Adam(1e-2), "categorical_crossentropy")
+
+    order = training.plan(0)
+    total, validation_loss, correct = run_epoch(order, validation.plan(0)).numpy()
+
+    expected = 0.0
+    one_hot = keras.utils.to_categorical(split.labels, CLASSES)
+    for indices, weights in zip(order[0].numpy(), order[1].numpy(), strict=True):
+        batch = indices[weights > 0]
+        expected += float(reference.train_on_batch(split.images[batch], one_hot[batch])) * len(batch)
+        reference.reset_metrics()
+    assert total == pytest.approx(expected, rel=1e-6)
+    for ours, theirs in zip(network.get_weights(), reference.get_weights(), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    assert validation_loss / IMAGES == pytest.approx(reference.evaluate(split.images, one_hot, verbose=0), rel=1e-6)
+    predicted = reference.predict_on_batch(split.images).argmax(axis=1)
+    assert correct == (predicted == split.labels).sum()
+
+
+def test_every_epoch_runs_the_same_compiled_function(split):
+    *_, training, validation, run_epoch = build(split)
+    for epoch in range(3):
+        run_epoch(training.plan(epoch), validation.plan(0))
+    assert run_epoch.experimental_get_tracing_count() == 1
+
+
+# Operations of control flow, constants and reshapes: they run on the host or compute nothing.
+HOST = {"Const", "While", "StatelessWhile", "Placeholder", "NoOp", "Identity", "IdentityN", "Range"}
+
+
+def test_every_tensor_operation_of_an_epoch_has_a_gpu_kernel(split):
+    """No GPU is at hand, but TensorFlow's list of kernels is: without one, a step would copy the data to the CPU."""
+    *_, training, validation, run_epoch = build(split)
+    graph = run_epoch.get_concrete_function(training.plan(0), validation.plan(0)).graph.as_graph_def()
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    used = {(node.op, tuple(sorted((k, v.type) for k, v in node.attr.items() if v.type))) for node in nodes}
+    missing = sorted({op for op, types in used if op not in HOST and not has_gpu_kernel(op, dict(types))})
+    assert {"GatherV2", "MatMul"} <= {op for op, _ in used}
+    assert missing == []
+
+
+def has_gpu_kernel(op: str, types: dict[str, int]) -> bool:
+    return any(
+        kernel.device_type in ("GPU", "DEFAULT")
+        and all(
+            types.get(constraint.name) in (None, *constraint.allowed_values.list.type)
+            for constraint in kernel.constraint
+        )
+        for kernel in kernels.get_registered_kernels_for_op(op).kernel
+    )
+
+
+def test_a_gather_of_bytes_would_have_no_gpu_kernel():
+    """Why `on_device` packs pixels into words; when this fails, it may stop."""
+    assert not has_gpu_kernel("GatherV2", {"Tparams": tf.uint8.as_datatype_enum})
+
+
+def test_the_cosine_schedule_starts_at_the_learning_rate_and_ends_at_zero():
+    schedule = loop.learning_rate(JobConfig(epochs=3, learning_rate=0.5), steps_per_epoch=7)
+    assert [float(schedule(step)) for step in (0, 21)] == pytest.approx([0.5, 0])
+    assert loop.learning_rate(JobConfig(learning_rate_schedule="constant", learning_rate=0.5), 7) == 0.5
