@@ -119,7 +119,7 @@ def push(outcome: Outcome, url: str, timeout: float) -> None:
     attempts = Retrying(
         retry=retry_if_exception_type((OSError, HTTPException)),
         stop=stop_after_delay(timeout),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
         reraise=True,
     )
     try:

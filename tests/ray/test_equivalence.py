@@ -1,0 +1,48 @@
+"""Data-parallel training is the same training: 1, 2 and 3 workers follow the same loss."""
+
+import pytest
+
+from job import data, ray_cluster, trainer
+from job.config import JobConfig
+from job.folder import RunFolder
+from job.journal import Epoch
+
+BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with ray_cluster.connected(JobConfig()):
+        yield
+
+
+def losses(tmp_path, **settings) -> list[Epoch]:
+    config = JobConfig(data=data.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
+    folder = RunFolder.create(str(tmp_path), "job", "run")
+    try:
+        return trainer.train(config, folder, lambda entry: None).history
+    finally:
+        folder.discard()
+
+
+def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float) -> None:
+    for name in ("train_loss", "validation_loss"):
+        ours, theirs = ([getattr(row, name) for row in rows] for rows in (history, reference))
+        assert ours == pytest.approx(theirs, rel=relative), name
+    assert [row.learning_rate for row in history] == [row.learning_rate for row in reference]
+
+
+@pytest.mark.parametrize(
+    ("settings", "relative"),
+    [
+        # batch 50: 3 workers do not divide it, and it does not divide the 1,149 images
+        ({"epochs": 4, "batch_size": 50}, 1e-4),
+        ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # the first steps, one an epoch
+    ],
+    ids=["epochs", "steps"],
+)
+def test_the_loss_does_not_depend_on_the_workers(tmp_path, settings, relative):
+    one = losses(tmp_path, workers=1, **settings)
+    assert one[0].train_loss > one[-1].train_loss  # it learns: equal losses say something
+    for workers in (2, 3):
+        assert_follow(losses(tmp_path, workers=workers, **settings), one, relative)

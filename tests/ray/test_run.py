@@ -1,0 +1,289 @@
+"""The program as its users start it, on a local Ray of its own: what it prints, writes, and exits with."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pyarrow import fs
+
+from job import __version__, data, model
+from job.evaluation import measure, predict
+from job.storage import File
+from tests.conftest import PROGRAM, TINY, free_port, job, start, tool
+from tests.unit.test_metrics import gateway_values, values
+
+WAIT_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """A run on digits, with two workers, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    result = job("run", "--data", "digits", "--epochs", "3", cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder, result.stdout
+
+
+def outcome(folder: Path, name: str = "mnist-job") -> dict:
+    return json.loads((folder / "runs" / name / "outcome.json").read_text())
+
+
+def test_it_prints_the_epochs_and_the_result_and_nothing_of_ray_or_tensorflow(finished):
+    folder, printed = finished
+    history = outcome(folder)["training"]["history"]
+    evaluation = outcome(folder)["evaluation"]
+    assert printed.splitlines() == [
+        "reading the data",
+        f"mnist-job {__version__}: digits: 10 classes, images of 8x8: 1,149 for training, 288 for validation, "
+        "360 for the test",
+        "starting a local Ray",
+        "training on 2 workers",
+        *(
+            f"epoch {row['epoch']}/3  loss {row['train_loss']:.4f}  validation loss {row['validation_loss']:.4f}  "
+            f"validation accuracy {row['validation_accuracy']:.4f}  {row['seconds']:.1f} s"
+            for row in history
+        ),
+        "evaluating on the test data",
+        f"test accuracy {evaluation['accuracy']:.4f}, test loss {evaluation['loss']:.4f} (360 images)",
+        "results in runs/mnist-job",
+    ]
+
+
+def test_it_leaves_the_files_of_the_design_and_nothing_else(finished):
+    folder, _ = finished
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+        "runs",
+        "runs/mnist-job",
+        "runs/mnist-job/history.csv",
+        "runs/mnist-job/metrics.prom",
+        "runs/mnist-job/model.keras",
+        "runs/mnist-job/outcome.json",
+        "runs/mnist-job/report.html",
+    ]
+
+
+def test_training_learns_and_its_history_is_whole(finished):
+    folder, _ = finished
+    with (folder / "runs/mnist-job/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    losses = [float(row["train_loss"]) for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert float(rows[0]["learning_rate"]) == pytest.approx(1e-3)
+    assert float(rows[2]["learning_rate"]) == pytest.approx(0.25e-3)  # (1 + cos(2/3 pi)) / 2
+
+
+def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
+    folder, _ = finished
+    text = (folder / "runs/mnist-job/metrics.prom").read_text()
+    check = subprocess.run([tool("promtool"), "check", "metrics"], input=text, text=True, capture_output=True)
+    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+    ended, found = outcome(folder), values(text)
+    assert found["mnist_job_test_accuracy_ratio,dataset=digits"] == ended["evaluation"]["accuracy"]
+    assert found["mnist_job_test_loss,dataset=digits"] == ended["evaluation"]["loss"]
+    assert found["mnist_job_last_run_succeeded"] == 1
+    assert found["mnist_job_workers"] == 2
+    assert found["mnist_job_worker_restarts"] == 0
+
+
+def test_the_saved_model_is_the_one_that_was_evaluated(finished):
+    folder, _ = finished
+    file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), data.load_test("digits")
+    again = measure(predict(file, test.images, on_gpu=False), test.labels)
+    ended = outcome(folder)
+    assert again.loss == pytest.approx(ended["evaluation"]["loss"], rel=1e-6)
+    assert again.confusion == ended["evaluation"]["confusion"]
+    assert file.sha256() == ended["model_sha256"]
+
+
+def test_evaluate_gives_the_runs_figures_again(finished, tmp_path):
+    folder, _ = finished
+    saved = folder / "runs/mnist-job/model.keras"
+    result = job("evaluate", "--model", saved, "--data", "digits", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    again = outcome(tmp_path, "mnist-job-evaluation")
+    assert again["evaluation"] == outcome(folder)["evaluation"]
+    assert again["model_sha256"] == outcome(folder)["model_sha256"]
+    assert sorted(path.name for path in (tmp_path / "runs/mnist-job-evaluation").iterdir()) == [
+        "metrics.prom",
+        "outcome.json",
+        "report.html",
+    ]
+
+
+def test_a_dry_run_checks_everything_and_leaves_nothing(tmp_path):
+    result = job("run", *TINY, "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "nothing was trained" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- every ending has its exit code -----------------------------------------------------------------------------------
+
+
+def ends(result: subprocess.CompletedProcess[str], code: int, sentence: str, folder: Path) -> None:
+    """The program ended with this code and one such line, and left no file that was not there."""
+    assert (result.returncode, len(result.stderr.splitlines())) == (code, 1), result.stderr
+    assert sentence in result.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_exit_code_2_for_a_wrong_setting(tmp_path):
+    ends(job("run", "--epochs", "none", cwd=tmp_path), 2, "--epochs: none:", tmp_path)
+
+
+def test_exit_code_2_for_a_missing_model(tmp_path):
+    ends(job("evaluate", "--model", "none.keras", *TINY[:2], cwd=tmp_path), 2, "--model none.keras", tmp_path)
+
+
+def test_exit_code_3_for_bad_data(tmp_path, npz, arrays):
+    result = job("run", "--data", npz(y_train=arrays["y_train"][:50]), cwd=tmp_path)
+    ends(result, 3, "x_train holds 100 images, y_train 50 labels", tmp_path)
+
+
+def test_exit_code_4_for_a_cluster_that_is_too_small(tmp_path):
+    result = job("run", *TINY, "--workers", "20", cwd=tmp_path)
+    ends(result, 4, "the workers need 20 x 1 CPU", tmp_path)
+
+
+def test_exit_code_4_for_gpus_that_are_not_there(tmp_path):
+    ends(job("run", *TINY, "--use-gpu", cwd=tmp_path), 4, "0 GPUs", tmp_path)
+
+
+def test_exit_code_4_for_a_cluster_that_does_not_answer(tmp_path):
+    ends(job("run", *TINY, "--address", "127.0.0.1:1", cwd=tmp_path), 4, "--address 127.0.0.1:1", tmp_path)
+
+
+def test_exit_code_6_for_a_model_that_gives_no_finite_value(tmp_path, pushgateway):
+    network = model.build((8, 8), 10, 16, ())
+    network.set_weights([weights * np.nan for weights in network.get_weights()])
+    network.save(tmp_path / "broken.keras")
+    result = job("evaluate", "--model", "broken.keras", *TINY[:2], "--pushgateway-url", pushgateway, cwd=tmp_path)
+    ends(result, 6, "not finite", tmp_path)
+    assert set(gateway_values(pushgateway)) == {
+        "mnist_job_last_run_succeeded",
+        "mnist_job_last_completion_timestamp_seconds",
+    }
+
+
+def test_exit_code_7_below_the_wanted_accuracy(finished, tmp_path, pushgateway):
+    saved = finished[0] / "runs/mnist-job/model.keras"
+    flags = ("--data", "digits", "--min-accuracy", "1", "--pushgateway-url", pushgateway)
+    result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (7, 1)
+    assert "is below --min-accuracy 1" in result.stderr
+    ended = outcome(tmp_path, "mnist-job-evaluation")
+    assert (ended["exit_code"], ended["reason"]) == (7, result.stderr.removeprefix("mnist-job: ").strip())
+    assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
+
+
+def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(finished, tmp_path):
+    saved = finished[0] / "runs/mnist-job/model.keras"
+    flags = ("--data", "digits", "--pushgateway-url", f"http://127.0.0.1:{free_port()}", "--pushgateway-timeout", "1")
+    result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
+    assert result.returncode == 8
+    assert "could not be pushed within 1 s" in result.stderr
+    assert outcome(tmp_path, "mnist-job-evaluation")["exit_code"] == 8
+    assert (tmp_path / "runs/mnist-job-evaluation/metrics.prom").exists()
+
+
+# --- what happens to a run in the middle ------------------------------------------------------------------------------
+
+LONG = ("--data", "digits", "--epochs", "100000")
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def wait_for_epoch(process: subprocess.Popen[str]) -> None:
+    """Returns when the program has printed its first epoch."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch "):
+            return
+    raise AssertionError(f"ended before an epoch: {process.communicate()[1]}")
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in descendants(process) if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgateway, number):
+    process = start("run", *LONG, "--pushgateway-url", pushgateway, cwd=tmp_path)
+    wait_for_epoch(process)
+    started = descendants(process)
+    assert len(workers(process)) == 2
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (
+        130,
+        f"mnist-job: interrupted by {number.name}; nothing was published\n",
+    )
+    _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
+    assert alive == []
+    assert not (tmp_path / "runs").exists()
+    assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
+
+
+def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
+    process = start("run", *LONG, "--max-failures", "0", cwd=tmp_path)
+    wait_for_epoch(process)
+    started = descendants(process)
+    workers(process)[0].kill()
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, len(stderr.splitlines())) == (5, 1), stderr
+    assert stderr.startswith("mnist-job: training failed: ")
+    _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
+    assert alive == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_lost_worker_costs_at_most_its_epoch(tmp_path):
+    """Killed after an epoch, the run ends with the history and the loss of the undisturbed one."""
+    flags = ("--data", "digits", "--epochs", "60", "--batch-size", "16")
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    assert job("run", *flags, cwd=undisturbed).returncode == 0
+    process = start("run", *flags, cwd=tmp_path)
+    wait_for_epoch(process)
+    workers(process)[1].kill()
+    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+    assert stdout.count("workers are started again") == 1
+    ours, theirs = outcome(tmp_path), outcome(undisturbed)
+    assert ours["training"]["restarts"] == 1
+    assert len(ours["training"]["history"]) == 60
+    assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
+
+
+def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
+    result = job("run", *TINY, "--verbose", "--workers", "1", "--min-accuracy", "1", cwd=tmp_path)
+    assert result.returncode == 7
+    assert "MultiWorkerMirroredStrategy" in result.stdout + result.stderr
+    assert "Traceback" in result.stderr
+
+
+def test_a_terminal_shows_a_live_bar(tmp_path):
+    """Through `script`, which gives the program a terminal."""
+    command = f"{PROGRAM} run {' '.join(TINY)} --workers 1"
+    shown = subprocess.run(
+        [tool("script"), "-qec", command, "/dev/null"],
+        cwd=tmp_path,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert shown.returncode == 0
+    assert "training on 1 workers" in shown.stdout
+    assert "━" in shown.stdout
+    assert "\x1b[" in shown.stdout
+    assert "epoch 1/1  loss" in shown.stdout

@@ -1,0 +1,171 @@
+"""Metrics: what promtool and a real Pushgateway make of them, and what a failure leaves standing."""
+
+import socket
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from job import metrics
+from job.config import JobConfig
+from job.errors import DeliveryError, UsageError
+from job.evaluation import Evaluation
+from job.journal import Epoch
+from job.outcome import Identity, Outcome, TrainingRecord
+from tests.conftest import free_port, tool
+
+ROW = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5)
+
+
+def outcome(**changes) -> Outcome:
+    identity = Identity.of(JobConfig(data="digits", name="nightly"))
+    whole = {
+        "identity": identity,
+        "finished": identity.started + 10,
+        "exit_code": 0,
+        "training": TrainingRecord(2, 1, 5.0, [ROW]),
+        "evaluation": Evaluation(4, 0.25, 0.75, [0.5, None, 1.0], [[1, 1, 0], [0, 0, 0], [0, 0, 2]]),
+        "evaluation_seconds": 2.0,
+        "model_sha256": "ab",
+    }
+    return Outcome(**(whole | changes))
+
+
+def failed(code: int = 5) -> Outcome:
+    return outcome(exit_code=code, reason="broken", training=None, evaluation=None, model_sha256=None)
+
+
+def values(text: str) -> dict[str, float]:
+    """Metric name and labels -> value."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {
+        name + "".join(f",{k}={v}" for k, v in sorted(labels.items()) if k not in ("job", "instance")): value
+        for name, labels, value, *_ in samples
+    }
+
+
+def test_every_metric_of_the_design_is_there_and_promtool_finds_no_fault():
+    ended = outcome()
+    text = metrics.text(ended)
+    check = subprocess.run([tool("promtool"), "check", "metrics"], input=text, text=True, capture_output=True)
+    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+    found = values(text)
+    info = next(name for name in found if name.startswith("mnist_job_info,"))
+    assert f"run={ended.identity.run}" in info
+    assert f"config_hash={ended.identity.config_hash}" in info
+    del found[info]
+    assert found == {
+        "mnist_job_test_accuracy_ratio,dataset=digits": 0.75,
+        "mnist_job_test_loss,dataset=digits": 0.25,
+        "mnist_job_test_samples,dataset=digits": 4,
+        "mnist_job_test_class_recall_ratio,class=0,dataset=digits": 0.5,
+        "mnist_job_test_class_recall_ratio,class=2,dataset=digits": 1,
+        "mnist_job_validation_accuracy_ratio,dataset=digits": 0.9,
+        "mnist_job_validation_loss,dataset=digits": 0.4,
+        "mnist_job_train_loss,dataset=digits": 0.5,
+        "mnist_job_training_duration_seconds": 5,
+        "mnist_job_evaluation_duration_seconds": 2,
+        "mnist_job_duration_seconds": 10,
+        "mnist_job_workers": 2,
+        "mnist_job_worker_restarts": 1,
+        "mnist_job_last_success_timestamp_seconds": ended.finished,
+        "mnist_job_last_completion_timestamp_seconds": ended.finished,
+        "mnist_job_last_run_succeeded": 1,
+    }
+
+
+def gateway_values(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"{url}/metrics") as answer:
+        found = values(answer.read().decode())
+    return {name: value for name, value in found.items() if name.startswith("mnist_job")}
+
+
+def test_a_pushgateway_keeps_the_last_success_when_a_run_fails(pushgateway):
+    success, failure = outcome(), failed()
+    metrics.push(success, pushgateway, timeout=20)
+    before = gateway_values(pushgateway)
+    assert before == values(metrics.text(success))
+    metrics.push(failure, pushgateway, timeout=20)
+    assert gateway_values(pushgateway) == before | {
+        "mnist_job_last_run_succeeded": 0,
+        "mnist_job_last_completion_timestamp_seconds": failure.finished,
+    }
+
+
+def test_a_success_replaces_all_of_the_last_one(pushgateway):
+    metrics.push(outcome(), pushgateway, timeout=20)
+    metrics.push(outcome(training=None), pushgateway, timeout=20)
+    assert "mnist_job_workers" not in gateway_values(pushgateway)
+
+
+def test_the_grouping_key_is_the_jobs_name_alone(pushgateway):
+    metrics.push(outcome(), pushgateway, timeout=20)
+    metrics.push(outcome(), pushgateway, timeout=20)
+    with urllib.request.urlopen(f"{pushgateway}/metrics") as answer:
+        assert answer.read().decode().count('mnist_job_workers{instance="",job="nightly"}') == 1
+
+
+def test_a_pushgateway_that_starts_late_is_waited_for(tmp_path):
+    """The first attempts find nobody listening."""
+    port = free_port()
+    gateway = tool("prometheus-pushgateway")
+    with (tmp_path / "log").open("w") as log:
+        started: list[subprocess.Popen[bytes]] = []
+        command = [gateway, f"--web.listen-address=127.0.0.1:{port}"]
+        later = threading.Timer(1, lambda: started.append(subprocess.Popen(command, stderr=log)))
+        later.start()
+        try:
+            metrics.push(outcome(), f"http://127.0.0.1:{port}", timeout=60)
+            assert gateway_values(f"http://127.0.0.1:{port}")["mnist_job_workers"] == 2
+        finally:
+            later.join()
+            started[0].terminate()
+            started[0].wait()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_pushgateway_that_never_answers_is_given_up(silent):
+    with pytest.raises(DeliveryError, match=r"could not be pushed within 0\.5 s"):
+        metrics.push(outcome(), silent, timeout=0.5)
+
+
+def test_the_textfile_keeps_the_last_success_when_a_run_fails(tmp_path):
+    path = tmp_path / "job.prom"
+    success, failure = outcome(), failed()
+    metrics.write_textfile(success, str(path))
+    assert values(path.read_text()) == values(metrics.text(success))
+    metrics.write_textfile(failure, str(path))
+    assert values(path.read_text()) == values(metrics.text(success)) | {
+        "mnist_job_last_run_succeeded": 0,
+        "mnist_job_last_completion_timestamp_seconds": failure.finished,
+    }
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_first_run_that_fails_leaves_its_status(tmp_path):
+    metrics.write_textfile(failed(), str(tmp_path / "job.prom"))
+    assert set(values((tmp_path / "job.prom").read_text())) == {
+        "mnist_job_last_run_succeeded",
+        "mnist_job_last_completion_timestamp_seconds",
+    }
+
+
+def test_every_destination_is_tried_and_every_failure_told(tmp_path, silent):
+    with pytest.raises(DeliveryError) as failure:
+        metrics.deliver(outcome(), silent, 0.2, str(tmp_path / "none" / "job.prom"))
+    assert "--metrics-textfile" in str(failure.value)
+    assert "--pushgateway-url" in str(failure.value)
+
+
+def test_a_textfile_without_a_folder_is_refused_beforehand(tmp_path):
+    with pytest.raises(UsageError, match="--metrics-textfile"):
+        metrics.check_textfile(str(tmp_path / "none" / "job.prom"))
