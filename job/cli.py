@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = sources.load(settings, flags, os.environ, parsed.config, faults)
         verbose = config.verbose
         _command(parsed.command, config, dry_run=getattr(parsed, "dry_run", False))
-    except JobError as error:
+    except (JobError, KeyboardInterrupt) as stop:
+        error = stop if isinstance(stop, JobError) else Interrupted()
         if verbose:
             traceback.print_exception(error)
         for line in (*str(error).splitlines(), *getattr(error, "__notes__", ())):
@@ -60,10 +61,10 @@ def _command(name: str, config: Settings, *, dry_run: bool) -> None:
         pipeline.evaluate(config, dry_run=dry_run)
 
 
-def _interrupt(number: int, _frame: types.FrameType | None) -> NoReturn:
+def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, signal.SIG_IGN)  # clearing up is not interrupted
-    raise Interrupted(f"interrupted by {signal.Signals(number).name}; nothing was published")
+    raise KeyboardInterrupt  # the only exception that a signal may raise out of ray.get: it forgets others
 
 
 class _Parser(argparse.ArgumentParser):

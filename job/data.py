@@ -72,7 +72,7 @@ def absolute(source: str) -> str:
 
 def dataset_name(source: str) -> str:
     """`mnist`, `digits`, or the file's name without .npz: the metrics' label `dataset`."""
-    return source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".npz")
+    return source.partition("?")[0].rsplit("/", 1)[-1].removesuffix(".npz")
 
 
 def check(source: str, validation_fraction: float, batch_size: int) -> Summary:

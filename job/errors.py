@@ -59,3 +59,6 @@ class Interrupted(JobError):  # noqa: N818 it is no error
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted; nothing was published")

@@ -42,7 +42,7 @@ def evaluate(config: Settings, model: storage.File) -> Evaluation:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, JobError):
             raise error.cause from error
-        raise EvaluationError(f"the evaluation failed: {type(error.cause).__name__}: {error.cause}") from error
+        raise
     except ray.exceptions.RayError as error:
         raise EvaluationError(f"the evaluation's process was lost {MAX_RETRIES + 1} times: {error}") from error
 
@@ -50,10 +50,15 @@ def evaluate(config: Settings, model: storage.File) -> Evaluation:
 def _task(config: Settings, model: storage.File) -> Evaluation:
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    test = data.load_test(config.data)
-    probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
-    data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
-    return measure(probabilities, test.labels)
+    try:
+        test = data.load_test(config.data)
+        probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
+        data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
+        return measure(probabilities, test.labels)
+    except JobError:
+        raise
+    except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
+        raise EvaluationError(f"the evaluation failed: {type(error).__name__}: {error}") from error
 
 
 def predict(model: storage.File, images: data.Images, *, on_gpu: bool) -> npt.NDArray[np.float32]:

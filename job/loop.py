@@ -52,7 +52,7 @@ def train(config: JobConfig, journal: Journal) -> None:
     run_epoch = compile_epoch(strategy, network, optimizer, batches, validation)
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
-        rate = float(optimizer.learning_rate)
+        rate = float(optimizer.learning_rate.numpy())
         train_loss, validation_loss, correct = (float(x) for x in run_epoch(batches.plan(epoch), validation.plan(0)))
         row = Epoch(
             epoch=epoch + 1,

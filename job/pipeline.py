@@ -113,7 +113,7 @@ def _publish(
         if outcome.training is not None:
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
-    display.line(f"results in {config.output.rstrip('/')}/{config.name}")
+    display.line(f"results in {config.output.partition('?')[0].rstrip('/')}/{config.name}")
     if failure is not None:
         raise failure
 
@@ -136,7 +136,8 @@ def _failure_is_published(config: Settings, identity: Identity, *, dry_run: bool
     """A failure goes to the metrics as well. Where it cannot, that is a note on it, and its exit code stays."""
     try:
         yield
-    except JobError as error:
+    except (JobError, KeyboardInterrupt) as stop:
+        error = stop if isinstance(stop, JobError) else Interrupted()
         if not dry_run:
             hasty = isinstance(error, Interrupted | DeliveryError)
             timeout = min(config.pushgateway_timeout, HASTY_PUSH_SECONDS) if hasty else config.pushgateway_timeout
@@ -145,7 +146,9 @@ def _failure_is_published(config: Settings, identity: Identity, *, dry_run: bool
                 metrics.deliver(outcome, config.pushgateway_url, timeout, config.metrics_textfile)
             except DeliveryError as undelivered:
                 error.add_note(f"the failure could not be reported: {undelivered}")
-        raise
+        if error is stop:
+            raise
+        raise error from stop
 
 
 @contextmanager

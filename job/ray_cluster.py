@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -26,6 +27,7 @@ def connected(config: Settings) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             address=address,
@@ -36,6 +38,11 @@ def connected(config: Settings) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
+    except SystemExit as stop:  # how Ray answers SIGTERM while it starts
+        ray.shutdown()
+        raise KeyboardInterrupt from stop
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # Ray has put its own in their place
     try:
         # Ray prints what befell its processes to sys.stdout and has no switch for it; the display holds the real one.
         with contextlib.nullcontext() if config.verbose else contextlib.redirect_stdout(io.StringIO()):

@@ -4,6 +4,7 @@ Neither the driver nor Ray Train's controller imports TensorFlow, whose import i
 TensorflowTrainer would make both pay for it before the workers may begin.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from job.config import JobConfig
 from job.errors import JobError, TrainingError
@@ -48,7 +50,7 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.worker_timeout)
     journal = Journal()
-    trainer = DataParallelTrainer(
+    trainer = _Trainer(
         _worker,
         train_loop_config={"config": config, "journal": journal},
         backend_config=TensorFlowBackendConfig(),
@@ -72,35 +74,63 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
         ),
     )
 
-    # In a thread, because in the main one `fit` takes SIGINT for itself; and so that this one can follow the journal.
-    ended: list[ray.train.Result | Exception] = []
-    threading.Thread(target=_fit, args=(trainer, journal, ended), daemon=True).start()
-    history: dict[int, Epoch] = {}
-    restarts = 0
-    for entry in journal.read():
-        match entry:
-            case Epoch():
-                history[entry.epoch] = entry
-                on_entry(entry)
-            case Restart():
-                restarts += 1
-                on_entry(entry)
-            case Refusal(error):
-                raise error
-    result = ended[0]
-    if isinstance(result, Exception):
-        raise TrainingError(f"training failed: {_reason(result)}") from result
-    if result.checkpoint is None or len(history) != config.epochs:
-        raise TrainingError(f"training ended after {len(history)} of {config.epochs} epochs, without an error")
-    return Trained([history[epoch] for epoch in sorted(history)], result.checkpoint, restarts)
-
-
-def _fit(trainer: DataParallelTrainer, journal: Journal, ended: list[ray.train.Result | Exception]) -> None:
+    follower = _Follower(journal, on_entry, trainer.abort)
+    follower.start()
     try:
-        ended.append(trainer.fit())
-    except Exception as error:  # noqa: BLE001 handed to the main thread, which raises it
-        ended.append(error)
-    journal.write(End())
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(f"training failed: {_reason(error)}") from error
+    except ray.exceptions.RayError as error:
+        if follower.refusal is None:
+            raise TrainingError(f"training failed: Ray Train's controller was lost: {_last_line(error)}") from error
+        raise follower.refusal from error
+    finally:
+        journal.write(End())
+        follower.join()  # before Ray is shut down: a thread that asks it later takes the process down
+    if result.checkpoint is None or len(follower.history) != config.epochs:
+        raise TrainingError(f"training ended after {len(follower.history)} of {config.epochs} epochs, without an error")
+    return Trained(
+        [follower.history[epoch] for epoch in sorted(follower.history)], result.checkpoint, follower.restarts
+    )
+
+
+class _Trainer(DataParallelTrainer):
+    """Leaves Ctrl-C to the program, and can be ended from another thread."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def abort(self) -> None:
+        """End the run at once; `fit` raises RayActorError."""
+        ray.kill(self._controller)
+
+
+class _Follower(threading.Thread):
+    """Reads the journal beside the run: `fit` itself says nothing until its end."""
+
+    def __init__(
+        self, journal: Journal, on_entry: Callable[[Epoch | Restart], None], abort: Callable[[], None]
+    ) -> None:
+        super().__init__(name="journal", daemon=True)
+        self._journal, self._on_entry, self._abort = journal, on_entry, abort
+        self.history: dict[int, Epoch] = {}
+        self.restarts = 0
+        self.refusal: JobError | None = None
+
+    def run(self) -> None:
+        """Ends with the journal, or with the cluster: then `fit` says so."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            for entry in self._journal.read():
+                match entry:
+                    case Epoch():
+                        self.history[entry.epoch] = entry
+                        self._on_entry(entry)
+                    case Restart():
+                        self.restarts += 1
+                        self._on_entry(entry)
+                    case Refusal(error) if self.refusal is None:
+                        self.refusal = error
+                        self._abort()
 
 
 def _worker(arguments: dict[str, Any]) -> None:
@@ -115,6 +145,13 @@ def _worker(arguments: dict[str, Any]) -> None:
     except JobError as error:
         journal.write(Refusal(error))
         raise
+    except Exception as error:
+        # As text: a TensorFlow exception would make driver and controller import TensorFlow to unpickle it.
+        raise WorkerError(f"{type(error).__name__}: {error}") from error
+
+
+class WorkerError(Exception):
+    """What a worker's loop raised, in words."""
 
 
 class _TellRestarts(UserCallback):
@@ -125,8 +162,7 @@ class _TellRestarts(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Ray Train's hook for lost workers."""
-        rank, error = min(worker_exceptions.items())
-        self._journal.write(Restart(f"worker {rank}: {_last_line(error)}"))
+        self._journal.write(Restart(_first_cause(worker_exceptions)))
 
 
 class TensorFlowBackendConfig(BackendConfig):
@@ -161,8 +197,17 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    return _last_line(failures[min(failures)])
+    if isinstance(error, WorkerGroupError):
+        return _first_cause(error.worker_failures)
+    return _last_line(getattr(error, "controller_failure", error))
+
+
+def _first_cause(failures: dict[int, Exception]) -> str:
+    """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
+    dead = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.RayActorError)]
+    if dead:
+        return f"the process of worker {min(dead)} died (killed, out of memory, or its node was lost)"
+    return f"worker {min(failures)}: {_last_line(failures[min(failures)])}"
 
 
 def _last_line(error: BaseException) -> str:

@@ -77,12 +77,17 @@ def npz(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
     return write
 
 
+def pushgateway_command(address: str) -> list[str]:
+    """A real Pushgateway that forgets (Debian's keeps what it got in /var/lib)."""
+    return [tool("prometheus-pushgateway"), f"--web.listen-address={address}", "--persistence.file="]
+
+
 @pytest.fixture
 def pushgateway(tmp_path: Path) -> Iterator[str]:
     """The URL of a real Pushgateway."""
     url = f"127.0.0.1:{free_port()}"
     with (tmp_path / "pushgateway.log").open("w") as log:
-        process = subprocess.Popen([tool("prometheus-pushgateway"), f"--web.listen-address={url}"], stderr=log)
+        process = subprocess.Popen(pushgateway_command(url), stderr=log)
         try:
             yield f"http://{url}"
         finally:

@@ -37,9 +37,10 @@ def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float)
     [
         # batch 50: 3 workers do not divide it, and it does not divide the 1,149 images
         ({"epochs": 4, "batch_size": 50}, 1e-4),
+        ({"epochs": 2, "batch_size": 50, "learning_rate_schedule": "constant"}, 1e-4),
         ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # the first steps, one an epoch
     ],
-    ids=["epochs", "steps"],
+    ids=["epochs", "constant", "steps"],
 )
 def test_the_loss_does_not_depend_on_the_workers(tmp_path, settings, relative):
     one = losses(tmp_path, workers=1, **settings)

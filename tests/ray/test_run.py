@@ -225,7 +225,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (
         130,
-        f"mnist-job: interrupted by {number.name}; nothing was published\n",
+        "mnist-job: interrupted; nothing was published\n",
     )
     _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
     assert alive == []

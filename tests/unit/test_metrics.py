@@ -15,7 +15,7 @@ from job.errors import DeliveryError, UsageError
 from job.evaluation import Evaluation
 from job.journal import Epoch
 from job.outcome import Identity, Outcome, TrainingRecord
-from tests.conftest import free_port, tool
+from tests.conftest import free_port, pushgateway_command, tool
 
 ROW = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5)
 
@@ -111,10 +111,9 @@ def test_the_grouping_key_is_the_jobs_name_alone(pushgateway):
 def test_a_pushgateway_that_starts_late_is_waited_for(tmp_path):
     """The first attempts find nobody listening."""
     port = free_port()
-    gateway = tool("prometheus-pushgateway")
+    command = pushgateway_command(f"127.0.0.1:{port}")
     with (tmp_path / "log").open("w") as log:
         started: list[subprocess.Popen[bytes]] = []
-        command = [gateway, f"--web.listen-address=127.0.0.1:{port}"]
         later = threading.Timer(1, lambda: started.append(subprocess.Popen(command, stderr=log)))
         later.start()
         try:

@@ -1,0 +1,50 @@
+# `make run` and `make test` need Python 3.11 or later and nothing else; they make .venv and keep it current.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+
+.PHONY: run test check lock clean
+
+## Train on scikit-learn's digits with two workers: the whole job, in under a minute once it is installed.
+run: .venv/run
+	$(BIN)/mnist-job run --data digits
+
+## Everything that is checked without a Kubernetes cluster. Options for pytest: make test PYTEST="-k metrics"
+test: .venv/test
+	@$(call timed,ruff format,$(BIN)/ruff format --check .)
+	@$(call timed,ruff check,$(BIN)/ruff check .)
+	@$(call timed,mypy,$(BIN)/mypy)
+	@$(call timed,unit tests,$(BIN)/pytest tests/unit $(PYTEST))
+	@$(call timed,Ray tests,$(BIN)/pytest tests/ray --durations=10 $(PYTEST))
+
+## Resolve the dependencies anew. No uv.lock: it would hold the address of the registry it was made with.
+lock: .venv/uv
+	$(UV) pip compile $(COMPILE) pyproject.toml -o requirements.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
+
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+# Byte-compiled while installing: else each worker that may not write there compiles TensorFlow anew.
+INSTALL := pip install --quiet --require-hashes --compile-bytecode
+PACKAGE := pip install --quiet --no-deps --editable .
+
+.venv/uv:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "mnist-job needs Python 3.11, 3.12 or 3.13 (make PYTHON=...); this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet 'uv>=0.9,<1'
+	@touch $@
+
+.venv/run: .venv/uv requirements.lock pyproject.toml
+	@echo "installing the locked dependencies: about 3 GB"
+	$(UV) $(INSTALL) -r requirements.lock
+	$(UV) $(PACKAGE)
+	@touch $@
+
+.venv/test: .venv/run requirements-dev.lock
+	$(UV) $(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+# $(call timed,NAME,COMMAND): run it, and say how long it took.
+timed = start=$$(date +%s); $(2) && echo "--- $(1): $$(($$(date +%s) - start)) s"

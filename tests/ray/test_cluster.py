@@ -1,0 +1,131 @@
+"""On a Ray cluster that is there already, and with data and results on an object store."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import psutil
+import pytest
+from moto.server import ThreadedMotoServer
+from ray.job_submission import JobSubmissionClient
+
+from tests.conftest import PROGRAM, TINY, free_port, job
+
+WAIT_SECONDS = 120
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """A Ray head as `ray start --head` makes it, its token required; the addresses of its cluster and Jobs API."""
+    port, dashboard = free_port(), free_port()
+    log = tmp_path_factory.mktemp("head") / "log"
+    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
+        addresses = {"ray": f"127.0.0.1:{port}", "jobs": f"http://127.0.0.1:{dashboard}"}
+        started = psutil.Process(process.pid)
+        try:
+            check = [RAY, "job", "list", "--address", addresses["jobs"]]
+            wait_until(lambda: subprocess.run(check, capture_output=True, env=os.environ | TOKEN).returncode == 0, log)
+            yield addresses
+        finally:
+            processes = [*started.children(recursive=True), started]
+            process.terminate()
+            for survivor in psutil.wait_procs(processes, timeout=30)[1]:
+                survivor.kill()
+
+
+def wait_until(condition, log: Path) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        if condition():
+            return
+    raise AssertionError(f"not ready: {log.read_text()}")
+
+
+def outcome(folder: Path) -> dict:
+    return json.loads((folder / "mnist-job/outcome.json").read_text())
+
+
+def test_it_runs_on_a_cluster_by_address_and_leaves_it_running(head, tmp_path):
+    for _ in range(2):
+        result = job("run", *TINY, "--address", head["ray"], cwd=tmp_path, **TOKEN)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert f"connecting to Ray at {head['ray']}" in result.stdout
+    assert outcome(tmp_path / "runs")["evaluation"]["samples"] == 360
+
+
+def test_more_workers_than_the_cluster_holds_end_at_once(head, tmp_path):
+    result = job("run", *TINY, "--address", head["ray"], "--workers", "3", cwd=tmp_path, **TOKEN)
+    assert result.returncode == 4
+    assert "the workers need 3 x 1 CPU; the cluster's 1 nodes have 2 CPUs and 0 GPUs" in result.stderr
+
+
+def submit(head, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", "submit", "--address", head["jobs"], "--", PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | TOKEN)
+
+
+def test_ray_job_submit(head, tmp_path):
+    result = submit(head, "run", *TINY, "--output", tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert "test accuracy" in result.stdout
+    assert outcome(tmp_path)["exit_code"] == 0
+
+
+def test_ray_job_submit_of_a_job_that_fails(head, tmp_path, monkeypatch):
+    """`ray job submit` itself knows 0 and 1 only; the job's own code is in its status."""
+    result = submit(head, "run", "--data", tmp_path / "none.npz", "--output", tmp_path / "out")
+    assert result.returncode == 1
+    assert "none.npz: no such file" in result.stdout
+    for name, value in TOKEN.items():
+        monkeypatch.setenv(name, value)
+    details = max(JobSubmissionClient(head["jobs"]).list_jobs(), key=lambda details: details.start_time)
+    assert details.driver_exit_code == 3
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[tuple[str, object]]:
+    """A bucket of a real S3 protocol server, and its client; the parameters after `?` are pyarrow's."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    port = free_port()
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    try:
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1", client
+    finally:
+        server.stop()
+
+
+def test_data_and_results_on_an_object_store(bucket, npz, tmp_path):
+    parameters, s3 = bucket
+    s3.upload_file(str(npz(x_train=np.random.default_rng(0).integers(0, 9, (100, 4, 5)))), "bucket", "in/data.npz")
+    places = ("--data", f"s3://bucket/in/data.npz{parameters}", "--output", f"s3://bucket/out{parameters}")
+    result = job("run", *places, "--epochs", "2", cwd=tmp_path, **os.environ)
+    assert (result.returncode, result.stderr) == (0, "")
+    keys = {entry["Key"]: entry["Size"] for entry in s3.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]}
+    assert {key for key, size in keys.items() if size} == {
+        f"out/mnist-job/{name}"
+        for name in ("history.csv", "metrics.prom", "model.keras", "outcome.json", "report.html")
+    }
+    ended = json.loads(s3.get_object(Bucket="bucket", Key="out/mnist-job/outcome.json")["Body"].read())
+    assert ended["evaluation"]["samples"] == 30
+    assert ended["identity"]["dataset"] == "data"
+
+
+def test_a_missing_object_is_refused(bucket, tmp_path):
+    parameters, _ = bucket
+    result = job("run", "--data", f"s3://bucket/none.npz{parameters}", cwd=tmp_path, **os.environ)
+    assert result.returncode == 3
+    assert "no such file" in result.stderr
