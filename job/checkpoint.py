@@ -27,6 +27,13 @@ def save(folder: Path, network: "keras.Model", optimizer: "keras.optimizers.Opti
     (folder / HISTORY).write_text(json.dumps([row._asdict() for row in history]))
 
 
+def history(checkpoint: Checkpoint) -> list[Epoch]:
+    """The epochs that led to a checkpoint."""
+    assert checkpoint.filesystem is not None  # always set where Ray Train made the checkpoint
+    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{HISTORY}") as stream:
+        return _epochs(stream.read())
+
+
 def restore(checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> list[Epoch]:
     """Set the model and the optimizer to a checkpoint's state; gives the epochs that led to it."""
     with checkpoint.as_directory() as path:
@@ -35,4 +42,8 @@ def restore(checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.op
         with np.load(folder / OPTIMIZER) as arrays:
             for variable, name in zip(optimizer.variables, arrays.files, strict=True):
                 variable.assign(arrays[name])
-        return [Epoch(**row) for row in json.loads((folder / HISTORY).read_text())]
+        return _epochs((folder / HISTORY).read_bytes())
+
+
+def _epochs(content: bytes) -> list[Epoch]:
+    return [Epoch(**row) for row in json.loads(content)]

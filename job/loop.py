@@ -63,9 +63,9 @@ def train(config: JobConfig, journal: Journal) -> None:
             seconds=time.perf_counter() - started,
         )
         history.append(row)
-        report(row, history, network, optimizer, share)
         if share.rank == 0:
             journal.write(row)
+        report(row, history, network, optimizer, share)
 
 
 def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:

@@ -23,9 +23,8 @@ from job.folder import OUTCOME, RunFolder
 from job.outcome import Identity, Outcome, TrainingRecord
 from job.progress import Display
 
-HASTY_PUSH_SECONDS = (
-    2.0  # `ray job stop` kills 3 s after its SIGTERM; and a gateway that failed is not waited for twice
-)
+# `ray job stop` kills 3 s after its SIGTERM; and a gateway that failed is not waited for twice.
+HASTY_PUSH_SECONDS = 2.0
 
 
 def run(config: JobConfig, *, dry_run: bool = False) -> None:

@@ -21,6 +21,7 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConf
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from job import checkpoint
 from job.config import JobConfig
 from job.errors import JobError, TrainingError
 from job.folder import RunFolder
@@ -76,22 +77,22 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
 
     follower = _Follower(journal, on_entry, trainer.abort)
     follower.start()
+    failure, last = None, None
     try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"training failed: {_reason(error)}") from error
-    except ray.exceptions.RayError as error:
-        if follower.refusal is None:
-            raise TrainingError(f"training failed: Ray Train's controller was lost: {_last_line(error)}") from error
-        raise follower.refusal from error
+        last = trainer.fit().checkpoint
+    except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+        failure = error
     finally:
         journal.write(End())
         follower.join()  # before Ray is shut down: a thread that asks it later takes the process down
-    if result.checkpoint is None or len(follower.history) != config.epochs:
-        raise TrainingError(f"training ended after {len(follower.history)} of {config.epochs} epochs, without an error")
-    return Trained(
-        [follower.history[epoch] for epoch in sorted(follower.history)], result.checkpoint, follower.restarts
-    )
+    if follower.refusal is not None:
+        raise follower.refusal from failure
+    if failure is not None:
+        raise TrainingError(f"training failed: {_reason(failure)}") from failure
+    history = checkpoint.history(last) if last is not None else []
+    if last is None or len(history) != config.epochs:
+        raise TrainingError(f"training ended after {len(history)} of {config.epochs} epochs, without an error")
+    return Trained(history, last, follower.restarts)
 
 
 class _Trainer(DataParallelTrainer):
@@ -113,7 +114,6 @@ class _Follower(threading.Thread):
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._journal, self._on_entry, self._abort = journal, on_entry, abort
-        self.history: dict[int, Epoch] = {}
         self.restarts = 0
         self.refusal: JobError | None = None
 
@@ -123,7 +123,6 @@ class _Follower(threading.Thread):
             for entry in self._journal.read():
                 match entry:
                     case Epoch():
-                        self.history[entry.epoch] = entry
                         self._on_entry(entry)
                     case Restart():
                         self.restarts += 1
@@ -199,7 +198,7 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, WorkerGroupError):
         return _first_cause(error.worker_failures)
-    return _last_line(getattr(error, "controller_failure", error))
+    return f"Ray Train's controller: {_last_line(getattr(error, 'controller_failure', error))}"
 
 
 def _first_cause(failures: dict[int, Exception]) -> str:

@@ -28,6 +28,7 @@ def head(tmp_path_factory) -> Iterator[dict[str, str]]:
     port, dashboard = free_port(), free_port()
     log = tmp_path_factory.mktemp("head") / "log"
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    command += ["--num-gpus=2"]  # which it has not: see test_gpus_that_only_ray_sees
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
         addresses = {"ray": f"127.0.0.1:{port}", "jobs": f"http://127.0.0.1:{dashboard}"}
@@ -66,7 +67,15 @@ def test_it_runs_on_a_cluster_by_address_and_leaves_it_running(head, tmp_path):
 def test_more_workers_than_the_cluster_holds_end_at_once(head, tmp_path):
     result = job("run", *TINY, "--address", head["ray"], "--workers", "3", cwd=tmp_path, **TOKEN)
     assert result.returncode == 4
-    assert "the workers need 3 x 1 CPU; the cluster's 1 nodes have 2 CPUs and 0 GPUs" in result.stderr
+    assert "the workers need 3 x 1 CPU; the cluster's 1 nodes have 2 CPUs and 2 GPUs" in result.stderr
+
+
+def test_gpus_that_only_ray_sees_end_the_job_instead_of_training_on_the_cpu(head, tmp_path):
+    for flags in (("--use-gpu",), ("--evaluate-on-gpu", "--workers", "1")):
+        result = job("run", *TINY, "--address", head["ray"], *flags, cwd=tmp_path, **TOKEN)
+        assert (result.returncode, len(result.stderr.splitlines())) == (4, 1), result.stderr
+        assert f"{flags[0]}: TensorFlow sees no GPU" in result.stderr
+        assert list(tmp_path.iterdir()) == []
 
 
 def submit(head, *arguments: object) -> subprocess.CompletedProcess[str]:

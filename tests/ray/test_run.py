@@ -246,6 +246,16 @@ def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
+    """Stopped, not killed: alive and silent, so that the other waits for it in a collective."""
+    process = start("run", *LONG, "--max-failures", "0", "--worker-timeout", "10", cwd=tmp_path)
+    wait_for_epoch(process)
+    workers(process)[0].suspend()
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 5
+    assert stderr.startswith("mnist-job: training failed: worker ")
+
+
 def test_a_lost_worker_costs_at_most_its_epoch(tmp_path):
     """Killed after an epoch, the run ends with the history and the loss of the undisturbed one."""
     flags = ("--data", "digits", "--epochs", "60", "--batch-size", "16")
