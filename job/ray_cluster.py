@@ -4,8 +4,10 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 
 import ray
@@ -24,6 +26,18 @@ def connected(config: Settings) -> Iterator[None]:
     """
     address = _address(config)
     _check_answers(address)
+    # A local Ray's logs and sockets go when it goes. Not below TMPDIR, which may be too long for a socket's name.
+    folder = tempfile.mkdtemp(prefix="mnist-job-", dir="/tmp") if address == "local" else None
+    try:
+        with _initialized(config, address, folder):
+            yield
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)  # its last process may still be writing its last line
+
+
+@contextlib.contextmanager
+def _initialized(config: Settings, address: str, folder: str | None) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -34,11 +48,12 @@ def connected(config: Settings) -> Iterator[None]:
             log_to_driver=not quiet,
             logging_level=logging.CRITICAL if quiet else logging.INFO,
             namespace="mnist-job",
+            _temp_dir=folder,
             include_dashboard=None if address != "local" else False,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
-    except SystemExit as stop:  # how Ray answers SIGTERM while it starts
+    except (KeyboardInterrupt, SystemExit) as stop:  # the latter is how Ray answers SIGTERM while it starts
         ray.shutdown()
         raise KeyboardInterrupt from stop
     for number, handler in handlers.items():

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.conftest import PROGRAM, TINY, free_port, job
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 240
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from job.storage import File
 from tests.conftest import PROGRAM, TINY, free_port, job, start, tool
 from tests.unit.test_metrics import gateway_values, values
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +218,12 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgateway, number):
+    began = time.time()
     process = start("run", *LONG, "--pushgateway-url", pushgateway, cwd=tmp_path)
     wait_for_epoch(process)
     started = descendants(process)
+    temporary = [path for path in Path("/tmp").glob("mnist-job-*") if path.stat().st_ctime >= began]
+    assert len(temporary) == 1
     assert len(workers(process)) == 2
     process.send_signal(number)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
@@ -230,6 +234,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
     _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
     assert alive == []
     assert not (tmp_path / "runs").exists()
+    assert [path for path in temporary if path.exists()] == []
     assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
 
 
