@@ -28,6 +28,7 @@ def head(tmp_path_factory) -> Iterator[dict[str, str]]:
     port, dashboard = free_port(), free_port()
     log = tmp_path_factory.mktemp("head") / "log"
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
     command += ["--num-gpus=2"]  # which it has not: see test_gpus_that_only_ray_sees
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
