@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,6 +117,17 @@ def test_evaluate_gives_the_runs_figures_again(finished, tmp_path):
         "outcome.json",
         "report.html",
     ]
+
+
+def test_the_driver_does_without_tensorflow(tmp_path):
+    """Its import is the longest wait of a run; only workers and the evaluate task need it."""
+    script = (
+        "import sys; from job.cli import main; code = main(sys.argv[1:]); "
+        "print(code, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, "run", *TINY, "--workers", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=WAIT_SECONDS)
+    assert result.stdout.splitlines()[-1] == "0 []"
 
 
 def test_a_dry_run_checks_everything_and_leaves_nothing(tmp_path):

@@ -1,5 +1,9 @@
 """Batches: every image once an epoch, whatever divides what; and bytes that come back as they went in."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,3 +59,27 @@ def test_rows_at_any_address_reach_the_device(offset):
     buffer = np.arange(offset + 10 * 16, dtype=np.uint8)
     rows = buffer[offset:].reshape(10, 16)
     assert np.array_equal(tf.bitcast(on_device(rows), tf.uint8).numpy().reshape(10, 16), rows)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory anew")
+def test_a_worker_holds_the_data_once(tmp_path):
+    """From the file to the device 60,000 images cost less than twice their size; `tf.constant` would copy twice."""
+    x = np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=np.arange(60_000, dtype=np.uint8) % 10)
+    script = """
+import sys, pathlib, tensorflow as tf
+from job import data
+from job.batches import ResidentBatches, Share
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+tf.constant(0)
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+training = data.load_training(sys.argv[1], 0.2, 32)
+parts = [ResidentBatches(split, 32, Share(0, 2)) for split in (training.train, training.validation)]
+print(peak() - before)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "data.npz")]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert x.nbytes < grown < 2 * x.nbytes
