@@ -25,7 +25,7 @@ lock: .venv/uv
 clean:
 	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
 
-COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
 # Byte-compiled while installing: else each worker that may not write there compiles TensorFlow anew.
 INSTALL := pip install --quiet --require-hashes --compile-bytecode
 PACKAGE := pip install --quiet --no-deps --editable .
