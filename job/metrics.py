@@ -114,7 +114,7 @@ def check_textfile(path: str | None) -> None:
 def push(outcome: Outcome, url: str, timeout: float) -> None:
     """PUT a success to a Pushgateway, POST a failure's status; retried for `timeout` seconds. Raises DeliveryError."""
     send = push_to_gateway if outcome.succeeded else pushadd_to_gateway
-    registry = measured(outcome) if outcome.succeeded else status(outcome)
+    registry = _reported(outcome)
     deadline = time.monotonic() + timeout
     attempts = Retrying(
         retry=retry_if_exception_type((OSError, HTTPException)),
@@ -139,15 +139,18 @@ def write_textfile(outcome: Outcome, path: str) -> None:
 
     Raises DeliveryError.
     """
-    registry = measured(outcome)
+    registry = _reported(outcome)
     try:
-        if not outcome.succeeded:
-            registry = status(outcome)
-            if Path(path).exists():
-                registry.register(_Kept(Path(path).read_text(encoding="utf-8")))
+        if not outcome.succeeded and Path(path).exists():
+            registry.register(_Kept(Path(path).read_text(encoding="utf-8")))
         write_to_textfile(path, registry)
     except (OSError, ValueError) as error:
         raise DeliveryError(f"--metrics-textfile {path}: cannot be written: {error}") from error
+
+
+def _reported(outcome: Outcome) -> CollectorRegistry:
+    """What leaves the run's own folder: everything of a success, of a failure its status."""
+    return measured(outcome) if outcome.succeeded else status(outcome)
 
 
 class _Kept:
