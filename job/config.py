@@ -61,6 +61,18 @@ class Settings(BaseModel):
     metrics_textfile: str | None = setting(
         None, "also write the metrics to this file, for node-exporter's textfile collector", pattern=r".\.prom$"
     )
+    exporter_port: int | None = setting(
+        None,
+        "serve the metrics at this port of the Ray cluster's head, for as long as that cluster lives",
+        ge=1024,
+        le=65535,
+    )
+    kubernetes_result: str | None = setting(
+        None, "in a pod: write the result to this ConfigMap of the pod's namespace", min_length=1
+    )
+    kubernetes_rayjob: str | None = setting(
+        None, "in a pod: record the result as an Event on this RayJob of the pod's namespace", min_length=1
+    )
     verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks")
 
     @field_validator("pushgateway_url")
