@@ -55,9 +55,6 @@ class Settings(BaseModel):
     )
     evaluate_on_gpu: bool = setting(False, "evaluate on a GPU")
     pushgateway_url: str | None = setting(None, "push the metrics to this Pushgateway, for example http://host:9091")
-    pushgateway_timeout: float = setting(
-        30, "seconds after which an unreachable Pushgateway is given up", gt=0, le=3600
-    )
     metrics_textfile: str | None = setting(
         None, "also write the metrics to this file, for node-exporter's textfile collector", pattern=r".\.prom$"
     )
@@ -72,6 +69,9 @@ class Settings(BaseModel):
     )
     kubernetes_rayjob: str | None = setting(
         None, "in a pod: record the result as an Event on this RayJob of the pod's namespace", min_length=1
+    )
+    delivery_timeout: float = setting(
+        30, "seconds after which a place that does not take the result is given up", gt=0, le=3600
     )
     verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks")
 

@@ -62,3 +62,7 @@ class Interrupted(JobError):  # noqa: N818 it is no error
 
     def __init__(self) -> None:
         super().__init__("interrupted; nothing was published")
+
+
+NAMES = {error.exit_code: error.__name__ for error in JobError.__subclasses__()}
+"""What each exit code is called."""

@@ -5,7 +5,6 @@ last success readable: alert on the age of `mnist_job_last_success_timestamp_sec
 """
 
 import os
-import time
 import urllib.error
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -14,10 +13,11 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest, write_to_textfile
 from prometheus_client.exposition import push_to_gateway, pushadd_to_gateway
 from prometheus_client.parser import text_string_to_metric_families
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from prometheus_client.registry import Collector
 
 from job.errors import DeliveryError, UsageError
 from job.outcome import Outcome
+from job.patience import patiently
 
 COMPLETION = "mnist_job_last_completion_timestamp_seconds"
 SUCCEEDED = "mnist_job_last_run_succeeded"
@@ -88,23 +88,6 @@ def status(outcome: Outcome) -> CollectorRegistry:
     return registry
 
 
-def deliver(outcome: Outcome, pushgateway_url: str | None, pushgateway_timeout: float, textfile: str | None) -> None:
-    """Bring the metrics where the settings want them. Raises DeliveryError, after it tried every place."""
-    failures = []
-    if textfile is not None:
-        try:
-            write_textfile(outcome, textfile)
-        except DeliveryError as error:
-            failures.append(str(error))
-    if pushgateway_url is not None:
-        try:
-            push(outcome, pushgateway_url, pushgateway_timeout)
-        except DeliveryError as error:
-            failures.append(str(error))
-    if failures:
-        raise DeliveryError("; ".join(failures))
-
-
 def check_textfile(path: str | None) -> None:
     """Raises UsageError where `write_textfile` would fail."""
     if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
@@ -114,19 +97,13 @@ def check_textfile(path: str | None) -> None:
 def push(outcome: Outcome, url: str, timeout: float) -> None:
     """PUT a success to a Pushgateway, POST a failure's status; retried for `timeout` seconds. Raises DeliveryError."""
     send = push_to_gateway if outcome.succeeded else pushadd_to_gateway
-    registry = _reported(outcome)
-    deadline = time.monotonic() + timeout
-    attempts = Retrying(
-        retry=retry_if_exception_type((OSError, HTTPException)),
-        stop=stop_after_delay(timeout),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
-        reraise=True,
-    )
+    registry = _reported(outcome, None)
     try:
-        for attempt in attempts:
-            with attempt:
-                left = max(deadline - time.monotonic(), 0.1)
-                send(url, job=outcome.identity.name, registry=registry, timeout=left)
+        patiently(
+            lambda left: send(url, job=outcome.identity.name, registry=registry, timeout=left),
+            timeout,
+            (OSError, HTTPException),
+        )
     except (OSError, HTTPException) as error:
         answer = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
         raise DeliveryError(
@@ -139,22 +116,30 @@ def write_textfile(outcome: Outcome, path: str) -> None:
 
     Raises DeliveryError.
     """
-    registry = _reported(outcome)
     try:
-        if not outcome.succeeded and Path(path).exists():
-            registry.register(_Kept(Path(path).read_text(encoding="utf-8")))
-        write_to_textfile(path, registry)
+        known = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
+        write_to_textfile(path, _reported(outcome, known))
     except (OSError, ValueError) as error:
         raise DeliveryError(f"--metrics-textfile {path}: cannot be written: {error}") from error
 
 
-def _reported(outcome: Outcome) -> CollectorRegistry:
-    """What leaves the run's own folder: everything of a success, of a failure its status."""
-    return measured(outcome) if outcome.succeeded else status(outcome)
+def reported(outcome: Outcome, known: str | None) -> str:
+    """What a place that knew `known` of the job says after this outcome, in Prometheus's text format."""
+    return generate_latest(_reported(outcome, known)).decode()
 
 
-class _Kept:
-    """A collector of what a metrics file holds, but for the status."""
+def _reported(outcome: Outcome, known: str | None) -> CollectorRegistry:
+    """Everything of a success; of a failure its status, beside what is known of the last success."""
+    if outcome.succeeded:
+        return measured(outcome)
+    registry = status(outcome)
+    if known is not None:
+        registry.register(_Kept(known))
+    return registry
+
+
+class _Kept(Collector):
+    """What a text of metrics holds, but for the status."""
 
     def __init__(self, content: str) -> None:
         self._families = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import data, evaluation, metrics, ray_cluster, report, storage, trainer
+from job import data, delivery, evaluation, exporter, metrics, ray_cluster, report, storage, trainer
 from job.checkpoint import MODEL
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -23,8 +23,8 @@ from job.folder import OUTCOME, RunFolder
 from job.outcome import Identity, Outcome, TrainingRecord
 from job.progress import Display
 
-# `ray job stop` kills 3 s after its SIGTERM; and a gateway that failed is not waited for twice.
-HASTY_PUSH_SECONDS = 2.0
+# `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
+HASTY_SECONDS = 2.0
 
 
 def run(config: JobConfig, *, dry_run: bool = False) -> None:
@@ -50,7 +50,9 @@ def run(config: JobConfig, *, dry_run: bool = False) -> None:
             record = TrainingRecord(config.workers, trained.restarts, time.time() - started, trained.history)
             model = storage.File(folder.filesystem, f"{trained.checkpoint.path}/{MODEL}")
             outcome = _evaluated(config, identity, display, model, record)
-            _publish(config, outcome, folder, display, model)
+            verdict = _publish(config, outcome, folder, display, model)
+    if verdict is not None:
+        raise verdict
 
 
 def evaluate(config: EvaluateConfig, *, dry_run: bool = False) -> None:
@@ -66,7 +68,9 @@ def evaluate(config: EvaluateConfig, *, dry_run: bool = False) -> None:
                 display.line("all checks passed; nothing was evaluated")
                 return
             outcome = _evaluated(config, identity, display, model, None)
-            _publish(config, outcome, folder, display)
+            verdict = _publish(config, outcome, folder, display)
+    if verdict is not None:
+        raise verdict
 
 
 def _evaluated(
@@ -94,16 +98,22 @@ def _evaluated(
 
 def _publish(
     config: Settings, outcome: Outcome, folder: RunFolder, display: Display, model: storage.File | None = None
-) -> None:
-    """Metrics first, so that the files can say whether they arrived."""
-    failure: JobError | None = QualityError(outcome.reason) if outcome.reason else None
+) -> QualityError | None:
+    """Deliver first, so that the files can say whether that went well. Gives the verdict on a model too poor.
+
+    Raises DeliveryError.
+    """
+    verdict = QualityError(outcome.reason) if outcome.reason else None
+    undelivered = None
     with _ends_as(DeliveryError):
-        if failure is None:
-            try:
-                metrics.deliver(outcome, config.pushgateway_url, config.pushgateway_timeout, config.metrics_textfile)
-            except DeliveryError as error:
-                failure = error
+        try:
+            delivery.deliver(outcome, config, config.delivery_timeout)
+        except DeliveryError as error:
+            if verdict is None:
+                undelivered = error
                 outcome = replace(outcome, exit_code=error.exit_code, reason=str(error))
+            else:
+                verdict.add_note(f"the failure could not be reported: {error}")
         files = {
             OUTCOME: outcome.to_json(),
             "metrics.prom": metrics.text(outcome),
@@ -113,20 +123,23 @@ def _publish(
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
     display.line(f"results in {config.output.partition('?')[0].rstrip('/')}/{config.name}")
-    if failure is not None:
-        raise failure
+    if undelivered is not None:
+        raise undelivered
+    return verdict
 
 
 @contextmanager
 def _places(config: Settings, identity: Identity, display: Display) -> Iterator[RunFolder]:
     """The run's folder and the Ray cluster, both checked; the cluster is left and the folder cleared at any end."""
-    metrics.check_textfile(config.metrics_textfile)
+    delivery.check(config)
     folder = RunFolder.create(config.output, identity.name, identity.run)
     with ExitStack() as stack:
         stack.callback(folder.discard)
         with display.stage(ray_cluster.doing(config)), _ends_as(ClusterError):
             stack.enter_context(ray_cluster.connected(config))
             ray_cluster.check_capacity(config)
+            if config.exporter_port is not None:
+                exporter.start(config.exporter_port)
         yield folder
 
 
@@ -139,10 +152,10 @@ def _failure_is_published(config: Settings, identity: Identity, *, dry_run: bool
         error = stop if isinstance(stop, JobError) else Interrupted()
         if not dry_run:
             hasty = isinstance(error, Interrupted | DeliveryError)
-            timeout = min(config.pushgateway_timeout, HASTY_PUSH_SECONDS) if hasty else config.pushgateway_timeout
+            timeout = min(config.delivery_timeout, HASTY_SECONDS) if hasty else config.delivery_timeout
             outcome = Outcome(identity, time.time(), error.exit_code, str(error))
             try:
-                metrics.deliver(outcome, config.pushgateway_url, timeout, config.metrics_textfile)
+                delivery.deliver(outcome, config, timeout)
             except DeliveryError as undelivered:
                 error.add_note(f"the failure could not be reported: {undelivered}")
         if error is stop:

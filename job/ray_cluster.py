@@ -22,8 +22,11 @@ CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer f
 def connected(config: Settings) -> Iterator[None]:
     """Connected to Ray, and disconnected at the end, whatever the end. A local Ray is stopped with all its processes.
 
-    Raises ClusterError if the address gives no answer.
+    Within itself it changes nothing. Raises ClusterError if the address gives no answer.
     """
+    if ray.is_initialized():
+        yield
+        return
     address = _address(config)
     _check_answers(address)
     # A local Ray's logs and sockets go when it goes. Not below TMPDIR, which may be too long for a socket's name.
@@ -70,6 +73,11 @@ def doing(config: Settings) -> str:
     """What `connected` does, for people."""
     address = _address(config)
     return "starting a local Ray" if address == "local" else f"connecting to Ray at {address}"
+
+
+def is_local(config: Settings) -> bool:
+    """Whether the job has a Ray of its own, which ends with it."""
+    return _address(config) == "local"
 
 
 def check_capacity(config: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.conftest import PROGRAM, TINY, free_port, job
+from tests.unit.test_metrics import values
 
 WAIT_SECONDS = 240
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
@@ -141,3 +143,38 @@ def test_a_missing_object_is_refused(bucket, tmp_path):
     result = job("run", "--data", f"s3://bucket/none.npz{parameters}", cwd=tmp_path, **os.environ)
     assert result.returncode == 3
     assert "no such file" in result.stderr
+
+
+def exported(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return values(answer.read().decode())
+
+
+def test_the_outcome_is_served_after_the_driver_has_gone(head, tmp_path):
+    """And a failure, of another driver, keeps the last success of its job; other jobs stay beside it."""
+    port = free_port()
+    flags = ("--address", head["ray"], "--exporter-port", port)
+    assert job("run", *TINY, *flags, cwd=tmp_path, **TOKEN).returncode == 0
+    success = exported(port)
+    assert success == values((tmp_path / "runs/mnist-job/metrics.prom").read_text())
+    result = job("run", "--data", "none.npz", *flags, cwd=tmp_path, **TOKEN)
+    assert (result.returncode, len(result.stderr.splitlines())) == (3, 1), result.stderr
+    failure = exported(port)
+    completed = "mnist_job_last_completion_timestamp_seconds"
+    assert failure[completed] > success[completed]
+    assert failure == success | {"mnist_job_last_run_succeeded": 0, completed: failure[completed]}
+    assert job("run", "--data", "none.npz", "--name", "other", *flags, cwd=tmp_path, **TOKEN).returncode == 3
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert text.count("# TYPE mnist_job_last_run_succeeded gauge") == 1
+    assert 'mnist_job_last_run_succeeded{job="other"} 0.0' in text
+    assert 'mnist_job_test_samples{dataset="digits",job="mnist-job"} 360.0' in text
+
+
+def test_an_exporter_port_that_is_taken_ends_the_job_before_it_trains(head, tmp_path):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = job("run", *TINY, "--address", head["ray"], "--exporter-port", port, cwd=tmp_path, **TOKEN)
+    assert (result.returncode, list(tmp_path.iterdir())) == (4, [])
+    assert f"mnist-job: --exporter-port {port}: cannot be served on the Ray head" in result.stderr
+    assert "Address already in use" in result.stderr

@@ -198,7 +198,7 @@ def test_exit_code_7_below_the_wanted_accuracy(finished, tmp_path, pushgateway):
 
 def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(finished, tmp_path):
     saved = finished[0] / "runs/mnist-job/model.keras"
-    flags = ("--data", "digits", "--pushgateway-url", f"http://127.0.0.1:{free_port()}", "--pushgateway-timeout", "1")
+    flags = ("--data", "digits", "--pushgateway-url", f"http://127.0.0.1:{free_port()}", "--delivery-timeout", "1")
     result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
     assert result.returncode == 8
     assert "could not be pushed within 1 s" in result.stderr

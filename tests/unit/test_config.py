@@ -62,7 +62,7 @@ def test_every_fault_is_reported_by_the_name_its_user_wrote(tmp_path):
         ("output", ""),
         ("pushgateway_url", "gateway:9091"),
         ("pushgateway_url", "http://user:secret@gateway"),
-        ("pushgateway_timeout", "0"),
+        ("delivery_timeout", "0"),
         ("metrics_textfile", "job.txt"),
         ("use_gpu", "perhaps"),
     ],

@@ -1,0 +1,52 @@
+"""Where an outcome goes beside its folder: each place that a setting names."""
+
+from collections.abc import Callable, Iterator
+
+from job import cluster, exporter, metrics, ray_cluster
+from job.config import Settings
+from job.errors import DeliveryError, JobError, UsageError
+from job.outcome import Outcome
+
+
+def check(config: Settings) -> None:
+    """Raises UsageError where `deliver` would fail, as far as that can be told before Ray is there."""
+    metrics.check_textfile(config.metrics_textfile)
+    if config.exporter_port is not None and ray_cluster.is_local(config):
+        raise UsageError(
+            f"--exporter-port {config.exporter_port}: a local Ray ends with the job, before anyone can scrape it; "
+            "use --address, --metrics-textfile or --pushgateway-url"
+        )
+    cluster.check(config)
+
+
+def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
+    """Bring the outcome to every place; each may take `timeout` seconds.
+
+    Raises DeliveryError, after it tried them all.
+    """
+    failures = []
+    for place in _places(outcome, config, timeout):
+        try:
+            place()
+        except JobError as error:
+            failures.append(str(error))
+    if failures:
+        raise DeliveryError("; ".join(failures))
+
+
+def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Callable[[], None]]:
+    if (textfile := config.metrics_textfile) is not None:
+        yield lambda: metrics.write_textfile(outcome, textfile)
+    if (configmap := config.kubernetes_result) is not None:
+        yield lambda: cluster.write_result(outcome, configmap, timeout)
+    if (rayjob := config.kubernetes_rayjob) is not None:
+        yield lambda: cluster.record_event(outcome, rayjob, timeout)
+    if (url := config.pushgateway_url) is not None:
+        yield lambda: metrics.push(outcome, url, timeout)
+    if (port := config.exporter_port) is not None:
+        yield lambda: _export(outcome, config, port, timeout)
+
+
+def _export(outcome: Outcome, config: Settings, port: int, timeout: float) -> None:
+    with ray_cluster.connected(config):  # a failure is told after the job has left the cluster
+        exporter.publish(outcome, port, timeout)
