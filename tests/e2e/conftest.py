@@ -1,0 +1,102 @@
+"""The cluster that README.md beside this file asks for, namespaces in it, and what to read when a test fails."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import tool
+from tests.e2e.kube import Namespace, Release, kubectl, run
+
+used: list[Namespace] = []  # by the module that runs
+
+
+def given(name: str) -> str:
+    """A variable of the environment; the test is skipped where it is not set (and CI tolerates no skip)."""
+    if name not in os.environ:
+        pytest.skip(f"{name} is not set: see tests/e2e/README.md")
+    return os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> None:
+    """A cluster that the tests were told to use: nobody's is touched by chance."""
+    given("KUBECONFIG")
+    given("E2E_IMAGE")
+    tool("kubectl")
+    tool("helm")
+    kubectl("get", "crd", "rayjobs.ray.io", "podmonitors.monitoring.coreos.com")
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    return given("E2E_IMAGE")
+
+
+def new_namespace(*, deny: bool) -> Iterator[Namespace]:
+    """A new namespace that enforces Pod Security `restricted`, and denies all traffic if asked to."""
+    made = Namespace(f"mnist-job-e2e-{secrets.token_hex(3)}")
+    kubectl("create", "namespace", made.name)
+    kubectl("label", "namespace", made.name, "pod-security.kubernetes.io/enforce=restricted")
+    if deny:
+        metadata = {"name": "deny-everything"}
+        spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+        made.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+    # what Kubernetes itself puts into every namespace comes a moment later
+    made.wait("create", "serviceaccount/default", "configmap/kube-root-ca.crt")
+    used.append(made)
+    yield made
+    used.remove(made)
+    kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def open_namespace() -> Iterator[Namespace]:
+    yield from new_namespace(deny=False)
+
+
+@pytest.fixture(scope="module")
+def denying_namespace() -> Iterator[Namespace]:
+    yield from new_namespace(deny=True)
+
+
+@pytest.fixture(scope="session")
+def release(image) -> Callable[[str, Namespace], Release]:
+    """A release that fits a small node beside others."""
+    repository, tag = image.rsplit(":", 1)
+    small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
+    base = {
+        "image": {"repository": repository, "tag": tag},
+        "settings": {"data": "digits", "epochs": 3},
+        "head": {"resources": small},
+        "workerGroups": {"default": {"replicas": 2, "resources": small}},
+        "submitter": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}},
+    }
+    return lambda name, namespace: Release(name, namespace, base)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """What a person needs to understand a failure, while it is still there."""
+    report = yield
+    if report.failed:
+        for namespace in used:
+            report.sections.append((f"namespace {namespace.name}", describe(namespace)))
+    return report
+
+
+def describe(namespace: Namespace) -> str:
+    in_namespace = ("kubectl", "--namespace", namespace.name)
+    logs = ("logs", "--all-containers", "--prefix", "--tail=60", "--max-log-requests=20", "--ignore-errors")
+    looks = [
+        ("get", "rayjobs,rayclusters,jobs,pods", "--output=wide"),
+        ("get", "rayjobs", "--output=jsonpath={range .items[*]}{.metadata.name}: {.status}{'\\n'}{end}"),
+        ("get", "events", "--sort-by=.metadata.creationTimestamp"),
+        (*logs, "--selector=app.kubernetes.io/instance"),
+    ]
+    return "\n".join(
+        f"$ kubectl {' '.join(look)}\n{done.stdout}{done.stderr}"
+        for look in looks
+        for done in [run(*in_namespace, *look, check=False)]
+    )

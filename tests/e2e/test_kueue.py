@@ -1,0 +1,91 @@
+"""A queue whose quota is taken: the job waits as a whole, and starts as a whole."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.kube import Namespace, Release, kubectl, run, wait_until
+
+KUEUE = "kueue.x-k8s.io/v1beta1"
+QUOTA_CPUS, TAKEN_CPUS = "1", "500m"  # the job's pods ask for more than the rest
+
+
+@pytest.fixture
+def queue(open_namespace) -> Iterator[str]:
+    """The name of a LocalQueue with a small quota of its own."""
+    if run("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io", check=False).returncode != 0:
+        pytest.skip("Kueue is not installed in the cluster")
+    name = open_namespace.name
+    flavors = [
+        {
+            "name": name,
+            "resources": [{"name": "cpu", "nominalQuota": QUOTA_CPUS}, {"name": "memory", "nominalQuota": "64Gi"}],
+        }
+    ]
+    quota = [{"coveredResources": ["cpu", "memory"], "flavors": flavors}]
+    cluster_queue = {
+        "resourceGroups": quota,
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+    }
+    open_namespace.apply(
+        {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": name}},
+        {"apiVersion": KUEUE, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": cluster_queue},
+        {"apiVersion": KUEUE, "kind": "LocalQueue", "metadata": {"name": "queue"}, "spec": {"clusterQueue": name}},
+    )
+    yield "queue"
+    open_namespace.kubectl("delete", "localqueue", "queue")
+    kubectl("delete", f"clusterqueue/{name}", f"resourceflavor/{name}", "--wait=false")
+
+
+@pytest.fixture
+def taker(open_namespace, queue, image) -> str:
+    """A Job that holds part of the quota until it is deleted."""
+    locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    container = {
+        "name": "main",
+        "image": image,
+        "command": ["sleep", "infinity"],
+        "resources": {"requests": {"cpu": TAKEN_CPUS, "memory": "16Mi"}},
+        "securityContext": locked | {"runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    pod = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    metadata = {"name": "taker", "labels": {"kueue.x-k8s.io/queue-name": queue}}
+    spec = {"suspend": True, "template": {"spec": pod}}
+    open_namespace.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+    open_namespace.wait("condition=Ready", "pod", "--selector=job-name=taker")
+    return "job/taker"
+
+
+def workload(release: Release) -> dict:
+    """Kueue's own object for the RayJob."""
+    uid = release.rayjob()["metadata"]["uid"]
+    found = release.namespace.list("workloads.kueue.x-k8s.io", f"kueue.x-k8s.io/job-uid={uid}")
+    return found[0] if found else {}
+
+
+def condition(release: Release, kind: str) -> dict:
+    conditions = workload(release).get("status", {}).get("conditions", [])
+    return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
+    release, open_namespace: Namespace, queue, taker
+):
+    mnist_job: Release = release("mnist-job", open_namespace)
+    mnist_job.install({"scheduling": {"provider": "kueue", "queue": queue}})
+    wait_until(lambda: condition(mnist_job, "QuotaReserved").get("status") == "False", "Kueue to refuse")
+    assert "insufficient unused quota for cpu" in condition(mnist_job, "QuotaReserved")["message"]
+    wait_until(lambda: mnist_job.rayjob().get("status", {}).get("jobDeploymentStatus") == "Suspended", "the suspension")
+    assert mnist_job.pods() == []
+
+    open_namespace.kubectl("delete", taker)
+    wait_until(lambda: condition(mnist_job, "Admitted").get("status") == "True", "Kueue to admit")
+    admitted = workload(mnist_job)["status"]["admission"]["podSetAssignments"]
+    assert {assignment["name"]: assignment["count"] for assignment in admitted} == {
+        "head": 1,
+        "default": 2,
+        "submitter": 1,
+    }
+    wait_until(lambda: len(mnist_job.pods("head")) == 1 and len(mnist_job.pods("worker")) == 2, "all pods")
+    wait_until(lambda: mnist_job.rayjob()["status"].get("jobStatus") == "RUNNING", "the job to run")
+    mnist_job.uninstall()
