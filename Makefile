@@ -17,10 +17,11 @@ test: .venv/test
 	@$(call timed,unit tests,$(BIN)/pytest tests/unit $(PYTEST))
 	@$(call timed,Ray tests,$(BIN)/pytest tests/ray --durations=10 $(PYTEST))
 
-## Resolve the dependencies anew. No uv.lock: it would hold the address of the registry it was made with.
+## Resolve the dependencies anew, all to the versions that the tests run with. No uv.lock: it would hold the address of the
+## registry it was made with.
 lock: .venv/uv
-	$(UV) pip compile $(COMPILE) pyproject.toml -o requirements.lock
 	$(UV) pip compile $(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
 
 clean:
 	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
