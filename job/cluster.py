@@ -11,7 +11,7 @@ from job.checkpoint import MODEL
 from job.config import Settings
 from job.errors import NAMES, DeliveryError, JobError, UsageError
 from job.outcome import Outcome
-from job.patience import patiently
+from job.policy import patiently
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LONGEST_MESSAGE = 1024  # characters of an Event's message; the API server refuses more

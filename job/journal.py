@@ -24,6 +24,13 @@ class Epoch(NamedTuple):
     seconds: float
 
 
+class Start(NamedTuple):
+    """So many workers begin to train, after passing over checkpoints that were damaged."""
+
+    workers: int
+    damaged: list[str]
+
+
 class Restart(NamedTuple):
     """Workers were lost; all start again from the last checkpoint, if failures are left."""
 
@@ -40,7 +47,7 @@ class End(NamedTuple):
     """Ray Train has returned."""
 
 
-Entry = Epoch | Restart | Refusal | End
+Entry = Start | Epoch | Restart | Refusal | End
 
 
 class Journal:

@@ -14,8 +14,7 @@ import ray
 
 from job.config import JobConfig, Settings
 from job.errors import ClusterError
-
-CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
+from job.policy import CONNECT_SECONDS
 
 
 @contextlib.contextmanager
@@ -83,7 +82,7 @@ def is_local(config: Settings) -> bool:
 def check_capacity(config: Settings) -> None:
     """Raises ClusterError unless the cluster's nodes can hold all workers at once, and the evaluation after them."""
     if isinstance(config, JobConfig):
-        _check_fits(config.workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
+        _check_fits(config.least_workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
     _check_fits(1, 1, int(config.evaluate_on_gpu), "the evaluation")
 
 

@@ -17,33 +17,34 @@ import ray
 import ray.train
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import UserCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import checkpoint
+from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError
 from job.folder import RunFolder
-from job.journal import End, Epoch, Journal, Refusal, Restart
-
-CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it while the last is being written
+from job.journal import End, Epoch, Journal, Refusal, Restart, Start
+from job.policy import RESIZE_SECONDS, worth_a_restart
 
 POLL_SECONDS = "0.2"  # a worker's report waits for the controller's next poll: Ray's 2 s would be 20 s of a short run
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: its history, the last checkpoint, and how often workers had to start again."""
+    """What training leaves: its last checkpoint, the workers it had then, and how often they had to start again."""
 
-    history: list[Epoch]
-    checkpoint: ray.train.Checkpoint
+    checkpoint: Checkpoint
+    workers: int
     restarts: int
 
 
-def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Restart], None]) -> Trained:
-    """Train on the connected cluster, with checkpoints in the run's work folder; `on_entry` is told of each epoch and
-    restart as it happens.
+def train(
+    config: JobConfig, folder: RunFolder, checkpoints: Checkpoints, on_entry: Callable[[Start | Epoch | Restart], None]
+) -> Trained:
+    """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told of each epoch and restart
+    as it happens.
 
     Raises TrainingError when failures exceed `max_failures`, and whatever JobError a worker refuses with, at once.
     """
@@ -51,20 +52,22 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.worker_timeout)
     journal = Journal()
+    least, most = config.least_workers, config.most_workers
     trainer = _Trainer(
         _worker,
-        train_loop_config={"config": config, "journal": journal},
+        train_loop_config={"config": config, "checkpoints": checkpoints, "journal": journal},
         backend_config=TensorFlowBackendConfig(),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=least if least == most else (least, most),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=RunConfig(  # type: ignore[arg-type]  # annotated with the class of Ray Train v1
-            name="checkpoints",
+            # Ray's own records. A name of its own for each run: nothing is restored from them.
+            name=f"ray-{checkpoints.run}",
             storage_path=folder.work,
             storage_filesystem=folder.filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_TO_KEEP),
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,
@@ -77,9 +80,9 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
 
     follower = _Follower(journal, on_entry, trainer.abort)
     follower.start()
-    failure, last = None, None
+    failure = None
     try:
-        last = trainer.fit().checkpoint
+        trainer.fit()
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         failure = error
     finally:
@@ -89,10 +92,10 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
         raise follower.refusal from failure
     if failure is not None:
         raise TrainingError(f"training failed: {_reason(failure)}") from failure
-    history = checkpoint.history(last) if last is not None else []
-    if last is None or len(history) != config.epochs:
-        raise TrainingError(f"training ended after {len(history)} of {config.epochs} epochs, without an error")
-    return Trained(history, last, follower.restarts)
+    last = checkpoints.newest()
+    if last is None or len(last.history) != config.epochs:
+        raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
+    return Trained(last, follower.workers, follower.restarts)
 
 
 class _Trainer(DataParallelTrainer):
@@ -110,10 +113,11 @@ class _Follower(threading.Thread):
     """Reads the journal beside the run: `fit` itself says nothing until its end."""
 
     def __init__(
-        self, journal: Journal, on_entry: Callable[[Epoch | Restart], None], abort: Callable[[], None]
+        self, journal: Journal, on_entry: Callable[[Start | Epoch | Restart], None], abort: Callable[[], None]
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._journal, self._on_entry, self._abort = journal, on_entry, abort
+        self.workers = 0
         self.restarts = 0
         self.refusal: JobError | None = None
 
@@ -122,6 +126,9 @@ class _Follower(threading.Thread):
         with contextlib.suppress(ray.exceptions.RayError):
             for entry in self._journal.read():
                 match entry:
+                    case Start(workers):
+                        self.workers = workers
+                        self._on_entry(entry)
                     case Epoch():
                         self._on_entry(entry)
                     case Restart():
@@ -134,19 +141,22 @@ class _Follower(threading.Thread):
 
 def _worker(arguments: dict[str, Any]) -> None:
     """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
-    config, journal = arguments["config"], arguments["journal"]
+    config, checkpoints, journal = arguments["config"], arguments["checkpoints"], arguments["journal"]
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from job import loop
 
     try:
-        loop.train(config, journal)
+        loop.train(config, checkpoints, journal)
     except JobError as error:
         journal.write(Refusal(error))
         raise
     except Exception as error:
         # As text: a TensorFlow exception would make driver and controller import TensorFlow to unpickle it.
-        raise WorkerError(f"{type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        if not worth_a_restart(error):
+            journal.write(Refusal(TrainingError(f"training failed: {text} (--verbose shows where)")))
+        raise WorkerError(text) from error
 
 
 class WorkerError(Exception):
