@@ -68,13 +68,12 @@ class Stage:
         self._display, self._bar, self._task = display, bar, task
 
     def entry(self, entry: Start | Epoch | Restart, config: JobConfig) -> None:
-        """An epoch that ended, or workers that start again."""
+        """Workers that have started, an epoch that ended, or workers that were lost."""
         match entry:
             case Start(workers, damaged):
                 for checkpoint in damaged:
                     self._display.line(f"a damaged checkpoint was passed over: {checkpoint}")
-                if config.least_workers < config.most_workers:
-                    self._display.line(f"{workers} workers")
+                self._display.line(f"{workers} workers have started")
             case Restart(reason):
                 self._display.line(f"workers are started again from the last epoch: {reason}")
             case Epoch():

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
+WAIT_SECONDS = 240
+LONG = ("--data", "digits", "--epochs", "100000")
 TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
 
 for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
@@ -37,6 +40,23 @@ def job(*arguments: object, cwd: Path, **environment: str) -> subprocess.Complet
     process = start(*arguments, cwd=cwd, **environment)
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in descendants(process) if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
+    """Returns when the program has printed a line that begins so."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"ended before {beginning!r}: {process.communicate()[1]}")
 
 
 def tool(name: str) -> str:
