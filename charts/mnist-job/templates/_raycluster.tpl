@@ -19,6 +19,8 @@ workerGroupSpecs:
     replicas: {{ $group.replicas }}
     minReplicas: {{ $group.replicas }}
     maxReplicas: {{ $group.replicas }}
+    # KubeRay adds this; were it not here, an upgrade with the same values would change the object.
+    scaleStrategy: {}
     rayStartParams:
       # What Ray hands out, whatever the pod requests: a process gets its CPUs or the job says that it does not fit.
       num-cpus: {{ mul $processes (ceil $.Values.settings.cpus_per_worker) | quote }}
