@@ -87,7 +87,6 @@ class Prometheus:
     def _jobs(self, monitor: dict) -> Iterator[dict]:
         """The scrape configuration of each endpoint of a PodMonitor: the part of the operator's that is used here."""
         spec = monitor["spec"]
-        assert spec["selector"].keys() == {"matchLabels"}, spec["selector"]
         assert "namespaceSelector" not in spec, spec["namespaceSelector"]
         for endpoint in spec["podMetricsEndpoints"]:
             path = f"/api/v1/namespaces/{self._namespace.name}/pods/$1:$2/proxy{endpoint.get('path', '/metrics')}"
@@ -99,7 +98,7 @@ class Prometheus:
                 "scrape_timeout": endpoint["interval"],
                 "file_sd_configs": [{"files": [str(self._targets)]}],
                 "relabel_configs": [
-                    *(keep(label(name), value) for name, value in spec["selector"]["matchLabels"].items()),
+                    *selected(spec["selector"]),
                     keep(f"{POD}container_port_name", endpoint["port"]),
                     keep(f"{POD}phase", "Running"),
                     {"source_labels": [f"{POD}name"], "target_label": "pod"},
@@ -128,8 +127,16 @@ def label(name: str) -> str:
     return f"{POD}label_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"
 
 
-def keep(source: str, value: str) -> dict:
-    return {"source_labels": [source], "regex": re.escape(value), "action": "keep"}
+def keep(source: str, *values: str) -> dict:
+    return {"source_labels": [source], "regex": "|".join(map(re.escape, values)), "action": "keep"}
+
+
+def selected(selector: dict) -> Iterator[dict]:
+    for name, value in selector.get("matchLabels", {}).items():
+        yield keep(label(name), value)
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In", expression
+        yield keep(label(expression["key"]), *expression["values"])
 
 
 def snake(rule: dict) -> dict:

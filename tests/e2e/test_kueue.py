@@ -52,7 +52,7 @@ def taker(open_namespace, queue, image) -> str:
     metadata = {"name": "taker", "labels": {"kueue.x-k8s.io/queue-name": queue}}
     spec = {"suspend": True, "template": {"spec": pod}}
     open_namespace.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
-    open_namespace.wait("condition=Ready", "pod", "--selector=job-name=taker")
+    open_namespace.wait("jsonpath={.status.ready}=1", "job/taker")
     return "job/taker"
 
 
