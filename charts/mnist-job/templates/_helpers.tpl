@@ -37,10 +37,6 @@ that leaves the result alone (a label, a limit, a dashboard) does not train agai
 {{ include "mnist-job.fullname" . }}-result
 {{- end }}
 
-{{- define "mnist-job.tokenSecretName" -}}
-{{ .Values.auth.existingSecret | default (printf "%s-ray-token" (include "mnist-job.fullname" .)) }}
-{{- end }}
-
 {{- define "mnist-job.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- .Values.serviceAccount.name | default (include "mnist-job.fullname" .) }}

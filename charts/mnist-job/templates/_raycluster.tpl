@@ -3,9 +3,13 @@
 {{- define "mnist-job.rayClusterSpec" -}}
 # The version in the image; KubeRay chooses its probes by it.
 rayVersion: 2.60.0
+# Without a name, KubeRay makes a Secret, named and owned by the RayCluster. It must outlive a RayJob that is deleted,
+# which one of this chart would not: KubeRay needs the token to stop the job, and waits for it for ever.
 authOptions:
   mode: token
-  secretName: {{ include "mnist-job.tokenSecretName" . }}
+  {{- with .Values.auth.existingSecret }}
+  secretName: {{ . }}
+  {{- end }}
 headGroupSpec:
   rayStartParams:
     dashboard-host: 0.0.0.0
