@@ -29,7 +29,7 @@ def standing(release, open_namespace) -> SimpleNamespace:
     notes = mnist_job.install({"mode": "cluster"})
     ray = f"rayclusters.ray.io/{mnist_job.name}"
     open_namespace.wait("jsonpath={.status.conditions[?(@.type=='RayClusterProvisioned')].status}=True", ray)
-    token = base64.b64decode(open_namespace.get("secret", "mnist-job-ray-token")["data"]["auth_token"]).decode()
+    token = base64.b64decode(open_namespace.get("secret", "mnist-job")["data"]["auth_token"]).decode()
     return SimpleNamespace(release=mnist_job, before=before, notes=notes, token=token)
 
 
