@@ -110,25 +110,25 @@ def _tables(values: str) -> str:
     assert isinstance(root, yaml.MappingNode)
     text = ""
     for key, node in root.value:
-        rows = list(_rows(key, node, lines, ""))
-        (heading, *leaves) = rows if len(rows) > 1 else ("", *rows)
+        first, *inner = rows(key, node, lines)
         text += f"### {key.value}\n\n"
-        if heading:
-            text += f"{heading.comment}\n\n"
+        if inner:
+            text += f"{first.comment}\n\n"
         text += "| value | default | meaning |\n| --- | --- | --- |\n"
-        for row in leaves:
+        for row in inner or [first]:
             text += f"| `{row.path}` | {row.default and f'`{row.default}`'} | {_cell(row.comment)} |\n"
         text += "\n"
     return text
 
 
-def _rows(key: yaml.Node, node: yaml.Node, lines: list[str], prefix: str) -> Iterator[Row]:
+def rows(key: yaml.Node, node: yaml.Node, lines: list[str], prefix: str = "") -> Iterator[Row]:
+    """A value of values.yaml, and the values within it."""
     path = f"{prefix}{key.value}"
     comment = _comment_above(key.start_mark.line, lines)
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
         yield Row(path, "", comment)
         for inner, value in node.value:
-            yield from _rows(inner, value, lines, f"{path}.")
+            yield from rows(inner, value, lines, f"{path}.")
     else:
         default = yaml.safe_load(yaml.serialize(node))
         yield Row(path, json.dumps(default, ensure_ascii=False), comment)

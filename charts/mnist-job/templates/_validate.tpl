@@ -12,27 +12,33 @@ concerns one value alone is in values.schema.json.)
 {{- end }}
 {{- end }}
 
-{{/* What the cluster lacks. All API servers have apiregistration.k8s.io; `helm template` and `helm lint` ask none. */}}
+{{/* What the cluster has. */}}
+{{- define "mnist-job.apiVersions" -}}
+{{ toJson .Capabilities.APIVersions }}
+{{- end }}
+
+{{/* What it lacks. All API servers have apiregistration.k8s.io; `helm template` and `helm lint` ask none. */}}
 {{- define "mnist-job.faults.cluster" -}}
-{{- if .Capabilities.APIVersions.Has "apiregistration.k8s.io/v1" }}
-{{- if not (.Capabilities.APIVersions.Has "ray.io/v1/RayJob") }}
+{{- $apis := include "mnist-job.apiVersions" . | fromJsonArray }}
+{{- if has "apiregistration.k8s.io/v1" $apis }}
+{{- if not (has "ray.io/v1/RayJob" $apis) }}
 - >-
   the cluster has no KubeRay, which runs this chart's RayJob; install it first: helm install kuberay-operator
   kuberay-operator --repo https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace
 {{- end }}
-{{- $kueue := or (.Capabilities.APIVersions.Has "kueue.x-k8s.io/v1beta2") (.Capabilities.APIVersions.Has "kueue.x-k8s.io/v1beta1") }}
+{{- $kueue := or (has "kueue.x-k8s.io/v1beta2" $apis) (has "kueue.x-k8s.io/v1beta1" $apis) }}
 {{- if and (eq .Values.scheduling.provider "kueue") (not $kueue) }}
 - >-
   scheduling.provider: the cluster has no Kueue, so that the job would run without waiting for quota; install it
   (https://kueue.sigs.k8s.io), or set none
 {{- end }}
-{{- if and (eq .Values.scheduling.provider "volcano") (not (.Capabilities.APIVersions.Has "scheduling.volcano.sh/v1beta1")) }}
+{{- if and (eq .Values.scheduling.provider "volcano") (not (has "scheduling.volcano.sh/v1beta1" $apis)) }}
 - >-
   scheduling.provider: the cluster has no Volcano, so that no pod would be scheduled; install it
   (https://volcano.sh), or set none
 {{- end }}
 {{- $monitoring := or .Values.metrics.podMonitor.enabled .Values.metrics.prometheusRule.enabled }}
-{{- if and $monitoring (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) }}
+{{- if and $monitoring (not (has "monitoring.coreos.com/v1" $apis)) }}
 - >-
   metrics.podMonitor, metrics.prometheusRule: the cluster has no Prometheus Operator, whose kinds these are; install it,
   or disable them
@@ -82,6 +88,11 @@ concerns one value alone is in values.schema.json.)
 - >-
   settings.data: {{ $data }} is relative, to no folder that the pods share; use mnist, digits, a path (/storage/... on
   the volume) or a URI
+{{- end }}
+{{- if regexMatch "^[^/]*://[^/]*@" $data }}
+- >-
+  settings.data: holds a password, which everybody could read in the ConfigMap; put it into the Secret that
+  storage.credentialsSecret names
 {{- end }}
 {{- with .Values.storage }}
 {{- if and .uri .persistentVolumeClaim.existingClaim }}
