@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: run test check lock clean
+.PHONY: run test e2e chart lock clean
 
 ## Train on scikit-learn's digits with two workers: the whole job, in under a minute once it is installed.
 run: .venv/run
@@ -15,13 +15,25 @@ test: .venv/test
 	@$(call timed,ruff check,$(BIN)/ruff check .)
 	@$(call timed,mypy,$(BIN)/mypy)
 	@$(call timed,unit tests,$(BIN)/pytest tests/unit $(PYTEST))
+	@$(call timed,chart tests,$(BIN)/pytest tests/chart $(PYTEST))
 	@$(call timed,Ray tests,$(BIN)/pytest tests/ray --durations=10 $(PYTEST))
+
+## The chart, on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
+e2e: .venv/test
+	$(BIN)/pytest tests/e2e --durations=0 $(PYTEST)
+
+## What of the chart is generated from job/config.py and from its own comments.
+chart: .venv/test
+	$(BIN)/python ops/chart.py
 
 ## Resolve the dependencies anew, all to the versions that the tests run with. No uv.lock: it would hold the address of the
 ## registry it was made with.
 lock: .venv/uv
 	$(UV) pip compile $(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(UV) pip compile $(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml requirements-cpu.in --overrides requirements-cpu.in \
+	  -c requirements.lock -o requirements-cpu.lock
+	$(UV) pip compile $(COMPILE) pyproject.toml --extra gpu -c requirements.lock -o requirements-gpu.lock
 
 clean:
 	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache

@@ -143,6 +143,10 @@ class Release:
         (found,) = self.namespace.list("rayjobs.ray.io", f"app.kubernetes.io/instance={self.name}")
         return found
 
+    def runs(self) -> None:
+        """Wait until the driver is at work."""
+        wait_until(lambda: self.rayjob().get("status", {}).get("jobStatus") == "RUNNING", f"{self.name} to run")
+
     def finished(self) -> dict:
         """The RayJob when it has ended, one way or the other."""
 

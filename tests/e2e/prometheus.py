@@ -1,6 +1,7 @@
-"""A real Prometheus on this machine that finds pods as the Prometheus operator would make it, from PodMonitors.
+"""A real Prometheus on this machine that scrapes what PodMonitors select, as the Prometheus operator would make it.
 
-Pod addresses need not be reachable from here: every scrape goes through the API server, by `kubectl proxy`.
+Pod addresses need not be reachable from here: every scrape goes through the API server, by `kubectl proxy`. Pods come
+from a file with the labels that Prometheus's own discovery gives them: Debian builds it without that for Kubernetes.
 """
 
 import json
@@ -21,87 +22,121 @@ POD = "__meta_kubernetes_pod_"
 
 
 class Prometheus:
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, namespace: Namespace, folder: Path, api: str) -> None:
+        self._namespace, self._api = namespace, api
+        self._targets = folder / "targets.json"
+        self._config, self._log = folder / "prometheus.yml", folder / "prometheus.log"
+        self._address = f"127.0.0.1:{free_port()}"
+        monitors = namespace.list("podmonitors.monitoring.coreos.com")
+        assert monitors, "no PodMonitor"
+        jobs = [job for monitor in monitors for job in self._jobs(monitor)]
+        self._config.write_text(yaml.safe_dump({"scrape_configs": jobs}))
+        self._discover()
 
-    def get(self, path: str, **parameters: str) -> dict:
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://{self.address}/api/v1/{path}?{query}") as answer:
-            return json.load(answer)["data"]
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        files = [f"--config.file={self._config}", f"--storage.tsdb.path={self._config.with_name('data')}"]
+        command = [tool("prometheus"), *files, f"--web.listen-address={self._address}"]
+        with self._log.open("w") as log, subprocess.Popen(command, stderr=log) as process:
+            try:
+
+                def starts() -> bool:
+                    assert process.poll() is None, self._log.read_text()
+                    try:
+                        return self.query("vector(1)") != []
+                    except OSError:
+                        return False
+
+                wait_until(starts, "Prometheus to start")
+                yield
+            finally:
+                process.terminate()
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series."""
-        return [(found["metric"], float(found["value"][1])) for found in self.get("query", query=expression)["result"]]
+        query = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"http://{self._address}/api/v1/query?{query}") as answer:
+            result = json.load(answer)["data"]["result"]
+        return [(series["metric"], float(series["value"][1])) for series in result]
 
     def value(self, expression: str) -> float:
         """The one value of an expression, as soon as there is one."""
-        ((_, value),) = wait_until(lambda: self.query(expression), expression)
+
+        def find() -> list[tuple[dict[str, str], float]]:
+            self._discover()
+            return self.query(expression)
+
+        ((_, value),) = wait_until(find, expression)
         return value
+
+    def _discover(self) -> None:
+        """Write down the ports of all pods, with the labels that Prometheus's discovery of pods gives them."""
+        targets = []
+        for pod in self._namespace.list("pods"):
+            metadata = {f"{POD}name": pod["metadata"]["name"], f"{POD}phase": pod["status"]["phase"]}
+            metadata |= {label(name): value for name, value in pod["metadata"].get("labels", {}).items()}
+            for container in pod["spec"]["containers"]:
+                for port in container.get("ports", []):
+                    names = {f"{POD}container_port_name": port.get("name", "")}
+                    names |= {f"{POD}container_port_number": str(port["containerPort"])}
+                    targets.append({"targets": [self._api], "labels": metadata | names})
+        fresh = self._targets.with_suffix(".new")
+        fresh.write_text(json.dumps(targets))
+        fresh.rename(self._targets)
+
+    def _jobs(self, monitor: dict) -> Iterator[dict]:
+        """The scrape configuration of each endpoint of a PodMonitor: the part of the operator's that is used here."""
+        spec = monitor["spec"]
+        assert "namespaceSelector" not in spec, spec["namespaceSelector"]
+        for endpoint in spec["podMetricsEndpoints"]:
+            path = f"/api/v1/namespaces/{self._namespace.name}/pods/$1:$2/proxy{endpoint.get('path', '/metrics')}"
+            name_and_port = [f"{POD}name", f"{POD}container_port_number"]
+            yield {
+                "job_name": f"{monitor['metadata']['name']}/{endpoint['port']}",
+                "honor_labels": endpoint.get("honorLabels", False),
+                "scrape_interval": endpoint["interval"],
+                "scrape_timeout": endpoint["interval"],
+                "file_sd_configs": [{"files": [str(self._targets)]}],
+                "relabel_configs": [
+                    *selected(spec["selector"]),
+                    keep(f"{POD}container_port_name", endpoint["port"]),
+                    keep(f"{POD}phase", "Running"),
+                    {"source_labels": [f"{POD}name"], "target_label": "pod"},
+                    *map(snake, endpoint.get("relabelings", [])),
+                    {
+                        "source_labels": name_and_port,
+                        "regex": "(.+);(.+)",
+                        "replacement": path,
+                        "target_label": "__metrics_path__",
+                    },
+                ],
+                "metric_relabel_configs": [snake(rule) for rule in endpoint.get("metricRelabelings", [])],
+            }
 
 
 @contextmanager
 def scraping(namespace: Namespace, folder: Path) -> Iterator[Prometheus]:
     """Prometheus for the PodMonitors of a namespace."""
     with serving("proxy", "--port=0") as api:
-        jobs = [job for monitor in namespace.list("podmonitors.monitoring.coreos.com") for job in scrapes(monitor, api)]
-        config = folder / "prometheus.yml"
-        config.write_text(yaml.safe_dump({"scrape_configs": jobs}))
-        address = f"127.0.0.1:{free_port()}"
-        command = [tool("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-        with (
-            (folder / "prometheus.log").open("w") as log,
-            subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=log) as process,
-        ):
-            try:
-                prometheus = Prometheus(address)
-                wait_until(lambda: answers(prometheus), "Prometheus to start")
-                yield prometheus
-            finally:
-                process.terminate()
+        prometheus = Prometheus(namespace, folder, api)
+        with prometheus.running():
+            yield prometheus
 
 
-def answers(prometheus: Prometheus) -> bool:
-    try:
-        prometheus.query("1")
-    except OSError:
-        return False
-    return True
+def label(name: str) -> str:
+    return f"{POD}label_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"
 
 
-def scrapes(monitor: dict, api: str) -> Iterator[dict]:
-    """The scrape configuration of each endpoint of a PodMonitor: the part of the operator's that these tests need."""
-    metadata, spec = monitor["metadata"], monitor["spec"]
-    assert set(spec["selector"]) == {"matchLabels"}, spec["selector"]
-    assert "namespaceSelector" not in spec, spec["namespaceSelector"]
-    discovery = {"api_server": f"http://{api}", "role": "pod", "namespaces": {"names": [metadata["namespace"]]}}
-    selected = [
-        {"source_labels": [f"{POD}label_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"], "regex": value, "action": "keep"}
-        for name, value in spec["selector"]["matchLabels"].items()
-    ]
-    for endpoint in spec["podMetricsEndpoints"]:
-        path = endpoint.get("path", "/metrics")
-        yield {
-            "job_name": f"{metadata['namespace']}/{metadata['name']}/{endpoint['port']}",
-            "honor_labels": endpoint.get("honorLabels", False),
-            "scrape_interval": endpoint.get("interval", "15s"),
-            "scrape_timeout": endpoint.get("scrapeTimeout", "5s"),
-            "kubernetes_sd_configs": [discovery],
-            "relabel_configs": [
-                {"source_labels": [f"{POD}phase"], "regex": "Failed|Succeeded", "action": "drop"},
-                *selected,
-                {"source_labels": [f"{POD}container_port_name"], "regex": endpoint["port"], "action": "keep"},
-                {"source_labels": [f"{POD}name"], "target_label": "pod"},
-                *map(snake, endpoint.get("relabelings", [])),
-                {
-                    "source_labels": ["__meta_kubernetes_namespace", f"{POD}name", f"{POD}container_port_number"],
-                    "regex": "(.+);(.+);(.+)",
-                    "replacement": f"/api/v1/namespaces/$1/pods/$2:$3/proxy{path}",
-                    "target_label": "__metrics_path__",
-                },
-                {"replacement": api, "target_label": "__address__"},
-            ],
-            "metric_relabel_configs": [snake(rule) for rule in endpoint.get("metricRelabelings", [])],
-        }
+def keep(source: str, *values: str) -> dict:
+    return {"source_labels": [source], "regex": "|".join(map(re.escape, values)), "action": "keep"}
+
+
+def selected(selector: dict) -> Iterator[dict]:
+    for name, value in selector.get("matchLabels", {}).items():
+        yield keep(label(name), value)
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In", expression
+        yield keep(label(expression["key"]), *expression["values"])
 
 
 def snake(rule: dict) -> dict:

@@ -29,7 +29,7 @@ def standing(release, open_namespace) -> SimpleNamespace:
     notes = mnist_job.install({"mode": "cluster"})
     ray = f"rayclusters.ray.io/{mnist_job.name}"
     open_namespace.wait("jsonpath={.status.conditions[?(@.type=='RayClusterProvisioned')].status}=True", ray)
-    token = base64.b64decode(open_namespace.get("secret", "mnist-job-ray-token")["data"]["auth_token"]).decode()
+    token = base64.b64decode(open_namespace.get("secret", "mnist-job")["data"]["auth_token"]).decode()
     return SimpleNamespace(release=mnist_job, before=before, notes=notes, token=token)
 
 
@@ -129,7 +129,7 @@ def ports(standing, image) -> SimpleNamespace:
     """The addresses of the head and of the workers that a pod of the release itself reaches."""
     namespace = standing.release.namespace
     (head,), workers = standing.release.pods("head"), standing.release.pods("worker")
-    labels = {"app.kubernetes.io/instance": "mnist-job", "app.kubernetes.io/name": "mnist-job"}
+    labels = {"app.kubernetes.io/instance": "mnist-job", "app.kubernetes.io/component": "worker"}
     own = namespace.start("own", image, labels)
     of_head = reached(namespace, own, listening(namespace, head))
     of_workers = set().union(*(reached(namespace, own, listening(namespace, worker)) for worker in workers))

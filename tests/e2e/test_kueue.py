@@ -52,7 +52,7 @@ def taker(open_namespace, queue, image) -> str:
     metadata = {"name": "taker", "labels": {"kueue.x-k8s.io/queue-name": queue}}
     spec = {"suspend": True, "template": {"spec": pod}}
     open_namespace.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
-    open_namespace.wait("condition=Ready", "pod", "--selector=job-name=taker")
+    open_namespace.wait("jsonpath={.status.ready}=1", "job/taker")
     return "job/taker"
 
 
@@ -71,6 +71,7 @@ def condition(release: Release, kind: str) -> dict:
 def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
     release, open_namespace: Namespace, queue, taker
 ):
+    before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
     mnist_job.install({"scheduling": {"provider": "kueue", "queue": queue}})
     wait_until(lambda: condition(mnist_job, "QuotaReserved").get("status") == "False", "Kueue to refuse")
@@ -87,5 +88,7 @@ def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
         "submitter": 1,
     }
     wait_until(lambda: len(mnist_job.pods("head")) == 1 and len(mnist_job.pods("worker")) == 2, "all pods")
-    wait_until(lambda: mnist_job.rayjob()["status"].get("jobStatus") == "RUNNING", "the job to run")
-    mnist_job.uninstall()
+    mnist_job.runs()
+
+    mnist_job.uninstall()  # in the middle of the run
+    mnist_job.gone(but={resource for resource in before if "taker" not in resource})

@@ -1,0 +1,145 @@
+{{/* Names, labels, and what follows from several values. */}}
+
+{{/*
+The name of what the chart makes: the release's, where that is a DNS-1035 label of at most 38 characters. A RayJob's has
+at most 47, of which 9 are the hash of its run.
+*/}}
+{{- define "mnist-job.fullname" -}}
+{{- $name := .Release.Name | replace "." "-" }}
+{{- if regexMatch "^[0-9]" $name }}
+{{- $name = printf "job-%s" $name }}
+{{- end }}
+{{- if or (ne $name .Release.Name) (gt (len $name) 38) }}
+{{- $name = printf "%s-%s" (regexReplaceAll "-+$" (trunc 29 $name) "") (sha256sum .Release.Name | trunc 8) }}
+{{- end }}
+{{- $name }}
+{{- end }}
+
+{{/*
+The name of the RayJob. It carries a hash of what determines the result: the same values never run twice, and a change
+that leaves the result alone (a label, a limit, a dashboard) does not train again.
+*/}}
+{{- define "mnist-job.runName" -}}
+{{- $settings := include "mnist-job.settings" . | fromYaml }}
+{{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun "min_accuracy" (get $settings "min_accuracy") }}
+{{- range .Files.Get "files/affects-result.json" | fromJsonArray }}
+{{- $_ := set $run . (get $settings .) }}
+{{- end }}
+{{- printf "%s-%s" (include "mnist-job.fullname" .) (toJson $run | sha256sum | trunc 8) }}
+{{- end }}
+
+{{/* What the Ray cluster's objects are called: a run's, or the standing cluster's. */}}
+{{- define "mnist-job.clusterName" -}}
+{{- if eq .Values.mode "job" }}{{ include "mnist-job.runName" . }}{{ else }}{{ include "mnist-job.fullname" . }}{{ end }}
+{{- end }}
+
+{{- define "mnist-job.resultName" -}}
+{{ include "mnist-job.fullname" . }}-result
+{{- end }}
+
+{{- define "mnist-job.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "mnist-job.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- define "mnist-job.image" -}}
+{{- with .Values.image.digest }}
+{{- printf "%s@%s" $.Values.image.repository . }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{- define "mnist-job.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What a pod is selected by. (list . "head") */}}
+{{- define "mnist-job.selectorLabels" -}}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Selects the Ray pods of this release, of all its runs. */}}
+{{- define "mnist-job.raySelector" -}}
+matchLabels:
+  app.kubernetes.io/instance: {{ .Release.Name }}
+matchExpressions:
+  - key: app.kubernetes.io/component
+    operator: In
+    values: [head, worker]
+{{- end }}
+
+{{/* The claim that the pods mount; nothing with an object store. */}}
+{{- define "mnist-job.claimName" -}}
+{{- $claim := .Values.storage.persistentVolumeClaim }}
+{{- if .Values.storage.uri }}
+{{- else if $claim.existingClaim }}
+{{- $claim.existingClaim }}
+{{- else if $claim.create }}
+{{- include "mnist-job.fullname" . }}
+{{- end }}
+{{- end }}
+
+{{/* "true" where the volume takes only one node: all pods must be on it. */}}
+{{- define "mnist-job.oneNode" -}}
+{{- if include "mnist-job.claimName" . }}
+{{- if not (has "ReadWriteMany" .Values.storage.persistentVolumeClaim.accessModes) }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* "true" where head and workers talk to the internet or an object store. */}}
+{{- define "mnist-job.remote" -}}
+{{- if or (eq .Values.settings.data "mnist") (regexMatch "^[a-z0-9+]+://" .Values.settings.data) .Values.storage.uri }}
+{{- if not (and (hasPrefix "file://" .Values.settings.data) (not .Values.storage.uri)) }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "mnist-job.pushgatewayUrl" -}}
+{{- if .Values.metrics.pushgateway.deploy.enabled }}
+{{- printf "http://%s-pushgateway:9091" (include "mnist-job.fullname" .) }}
+{{- else }}
+{{- .Values.metrics.pushgateway.url }}
+{{- end }}
+{{- end }}
+
+{{/* How many training processes a group's pod runs. */}}
+{{- define "mnist-job.processes" -}}
+{{ max 1 (int .gpus) }}
+{{- end }}
+
+{{/* The settings file that the program reads: the values' settings, and those that follow from other values. */}}
+{{- define "mnist-job.settings" -}}
+{{- $workers := 0 }}
+{{- $gpus := 0 }}
+{{- range .Values.workerGroups }}
+{{- $workers = add $workers (mul .replicas (include "mnist-job.processes" . | int)) }}
+{{- $gpus = add $gpus .gpus }}
+{{- end }}
+{{- $settings := dict
+  "name" .Release.Name
+  "output" (.Values.storage.uri | default "/storage/runs")
+  "workers" $workers
+  "use_gpu" (gt $gpus 0)
+  "exporter_port" (int .Values.metrics.port)
+}}
+{{- with include "mnist-job.pushgatewayUrl" . }}
+{{- $_ := set $settings "pushgateway_url" . }}
+{{- end }}
+{{- range $name, $value := .Values.settings }}
+{{- if not (kindIs "invalid" $value) }}
+{{- $_ := set $settings $name $value }}
+{{- end }}
+{{- end }}
+{{- toYaml $settings }}
+{{- end }}

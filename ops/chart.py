@@ -1,0 +1,163 @@
+"""Generate what the chart says about the job's settings, its schema and its README: `make chart`.
+
+`settings:` in values.yaml comes from job.config; values.schema.json from ops/values.schema.yaml and job.config; the
+README's table from values.yaml and its comments. tests/chart fails where one of them is not current.
+"""
+
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from job.config import JobConfig
+
+CHART = Path(__file__).parent.parent / "charts/mnist-job"
+SCHEMA = Path(__file__).parent / "values.schema.yaml"
+# The chart decides these: from the release's name, its storage, its workers, its metrics.
+DECIDED = {
+    "name",
+    "output",
+    "workers",
+    "use_gpu",
+    "address",
+    "pushgateway_url",
+    "metrics_textfile",
+    "exporter_port",
+    "kubernetes_result",
+    "kubernetes_rayjob",
+}
+WIDTH = 119
+
+
+class Row(NamedTuple):
+    """A value: where it is, its default, and the comment above it."""
+
+    path: str
+    default: str
+    comment: str
+
+
+def generated() -> dict[Path, str]:
+    """Each file that is generated, whole or in part, as it should be."""
+    values = _between((CHART / "values.yaml").read_text(), "  # <settings>\n", "  # </settings>\n", _settings_block())
+    readme = _between((CHART / "README.md").read_text(), "<!-- values -->\n", "<!-- /values -->\n", _tables(values))
+    affecting = [name for name, setting in _settings().items() if setting["affects_result"]]
+    return {
+        CHART / "values.yaml": values,
+        CHART / "values.schema.json": json.dumps(_schema(), indent=2) + "\n",
+        CHART / "files/affects-result.json": json.dumps([*affecting, "workers", "use_gpu"], indent=2) + "\n",
+        CHART / "README.md": readme,
+    }
+
+
+def _settings() -> dict[str, dict[str, Any]]:
+    """The schema of each setting that a user of the chart chooses; what affects the result first."""
+    properties = JobConfig.model_json_schema()["properties"]
+    chosen = {name: setting for name, setting in properties.items() if name not in DECIDED}
+    return dict(sorted(chosen.items(), key=lambda item: not item[1]["affects_result"]))
+
+
+def _settings_block() -> str:
+    lines = ["# Generated from job/config.py by `make chart`."]
+    for name, setting in _settings().items():
+        sentence = setting["description"][0].upper() + setting["description"][1:] + "."
+        lines += textwrap.wrap(sentence, WIDTH - 2, initial_indent="# ", subsequent_indent="# ")
+        lines.append(f"{name}: {json.dumps(setting['default'])}")
+    return textwrap.indent("\n".join(lines) + "\n", "  ")
+
+
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
+    left_out = ("affects_result", "default", "title")
+    schema["properties"]["settings"] = {
+        "properties": {
+            name: {key: value for key, value in setting.items() if key not in left_out}
+            for name, setting in _settings().items()
+        },
+        # One that may be null is as good as absent: Helm drops it.
+        "required": [name for name, setting in _settings().items() if setting["default"] is not None],
+    }
+    _make_strict(schema)
+    schema["required"].remove("global")  # Helm's own; a parent chart sets it
+    return schema
+
+
+def _make_strict(schema: Any) -> None:
+    """Wherever properties are named: an object with these keys, and no others."""
+    if isinstance(schema, list):
+        for item in schema:
+            _make_strict(item)
+    if not isinstance(schema, dict):
+        return
+    for part in schema.values():
+        _make_strict(part)
+    named = schema.get("properties")
+    if isinstance(named, dict) and "enum" not in named:
+        nullable = [name for name, part in named.items() if "null" in (part.get("type") or ())]
+        schema.setdefault("required", [name for name in named if name not in nullable])
+        schema |= {"type": "object", "additionalProperties": False}
+
+
+def _tables(values: str) -> str:
+    """A table for each top-level value, in the order of the file."""
+    lines = values.splitlines()
+    root = yaml.compose(values)
+    assert isinstance(root, yaml.MappingNode)
+    text = ""
+    for key, node in root.value:
+        first, *inner = rows(key, node, lines)
+        text += f"### {key.value}\n\n"
+        if inner:
+            text += f"{first.comment}\n\n"
+        text += "| value | default | meaning |\n| --- | --- | --- |\n"
+        for row in inner or [first]:
+            text += f"| `{row.path}` | {row.default and f'`{row.default}`'} | {_cell(row.comment)} |\n"
+        text += "\n"
+    return text
+
+
+def rows(key: yaml.Node, node: yaml.Node, lines: list[str], prefix: str = "") -> Iterator[Row]:
+    """A value of values.yaml, and the values within it."""
+    path = f"{prefix}{key.value}"
+    comment = _comment_above(key.start_mark.line, lines)
+    if isinstance(node, yaml.MappingNode) and not node.flow_style:
+        yield Row(path, "", comment)
+        for inner, value in node.value:
+            yield from rows(inner, value, lines, f"{path}.")
+    else:
+        default = yaml.safe_load(yaml.serialize(node))
+        yield Row(path, json.dumps(default, ensure_ascii=False), comment)
+
+
+def _comment_above(line: int, lines: list[str]) -> str:
+    indent = re.match(" *", lines[line]).group()  # type: ignore[union-attr]
+    comment: list[str] = []
+    while line > 0 and lines[line - 1].startswith(f"{indent}# "):
+        line -= 1
+        comment.insert(0, lines[line].removeprefix(f"{indent}# "))
+    if "Generated from job/config.py by `make chart`." in comment:
+        comment = comment[comment.index("Generated from job/config.py by `make chart`.") + 1 :]
+    return " ".join(comment)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _between(text: str, start: str, end: str, content: str) -> str:
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return before + start + content + end + after
+
+
+if __name__ == "__main__":
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        sys.exit(f"not current, run `make chart`: {', '.join(map(str, stale))}" if stale else None)
+    for path, text in generated().items():
+        path.write_text(text)

@@ -1,0 +1,110 @@
+"""What things are called, and when the RayJob gets another name: that is when it runs again."""
+
+import re
+
+import pytest
+import yaml
+
+from job.config import JobConfig
+from ops.chart import DECIDED
+from tests.chart.rendering import RELEASE, Manifests, render
+
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+LONG = "a" + "-long" * 10 + "er"  # 53 characters: Helm allows no more
+
+GPUS = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1}}}  # for settings.evaluate_on_gpu
+OTHER = {
+    "data": "/storage/other.npz",
+    "learning_rate_schedule": "constant",
+    "hidden_layers": [32],
+    "min_accuracy": 0.5,
+    "evaluate_on_gpu": True,
+    "verbose": True,
+}
+
+
+SETTINGS = sorted(JobConfig.model_fields.keys() - DECIDED)
+
+
+def other(setting: str) -> object:
+    """A valid value that is not the default."""
+    default = JobConfig.model_fields[setting].default
+    return OTHER[setting] if setting in OTHER else default / 2 if isinstance(default, float) else default + 1
+
+
+def name(manifests: Manifests) -> str:
+    rayjob: str = manifests.ray["metadata"]["name"]
+    return rayjob
+
+
+@pytest.mark.parametrize("release", ["a", "7", "7.up", "my.dotted-release.1", "a--b.c", LONG, LONG.replace("-", ".")])
+@pytest.mark.parametrize("mode", ["job", "cluster"])
+def test_every_release_that_helm_allows_gets_valid_names(release, mode):
+    assert len(release) <= 53
+    manifests = render({"mode": mode, "metrics": {"pushgateway": {"deploy": {"enabled": True}}}}, name=release)
+    assert len(name(manifests)) <= 47  # of a RayJob; a RayCluster may have 53
+    for manifest in manifests:
+        assert DNS_1035.fullmatch(manifest["metadata"]["name"])
+        assert len(manifest["metadata"]["name"]) <= 63
+    assert yaml.safe_load(manifests.settings)["name"] == release
+
+
+def test_an_ordinary_release_gives_its_own_name():
+    manifests = render(name="nightly-training")
+    assert {manifest["metadata"]["name"].removeprefix("nightly-training") for manifest in manifests} == {
+        "",  # claim, account, role and its binding
+        name(manifests).removeprefix("nightly-training"),
+        *("-result", "-test", "-ray", "-head", "-submitter"),
+    }
+
+
+@pytest.mark.parametrize("releases", [(LONG[:52] + "x", LONG[:52] + "y"), ("a.b", "a-b"), ("1", "job-1")])
+def test_two_releases_share_no_name(releases):
+    first, second = ({(m["kind"], m["metadata"]["name"]) for m in render(name=release)} for release in releases)
+    assert not first & second
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_runs_the_job_again_if_it_can_change_the_result(setting):
+    changed = name(render(GPUS | {"settings": {setting: other(setting)}})) != name(render(GPUS))
+    affects = JobConfig.model_fields[setting].json_schema_extra["affects_result"]
+    assert changed == (affects or setting == "min_accuracy")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image": {"tag": "2"}},
+        {"image": {"repository": "example.com/mnist-job"}},
+        {"image": {"digest": "sha256:" + "0" * 64}},
+        {"rerun": "again"},
+        {"workerGroups": {"default": {"replicas": 3}}},
+        {"workerGroups": {"more": {"replicas": 1, "gpus": 0, "resources": {}}}},
+    ],
+)
+def test_these_values_run_it_again(values):
+    assert name(render(values)) != name(render())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"labels": {"team": "vision"}, "podLabels": {"a": "b"}, "podAnnotations": {"c": "d"}},
+        {"limits": {"backoffLimit": 3, "ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": 1000}},
+        {"head": {"resources": {"limits": {"memory": "8Gi"}}}, "env": [{"name": "AWS_REGION", "value": "x"}]},
+        {"workerGroups": {"default": {"resources": {"requests": {"cpu": "3"}}, "nodeSelector": {"a": "b"}}}},
+        {"workerGroups": {"default": {"replicas": 1}, "more": {"replicas": 1, "gpus": 0, "resources": {}}}},
+        {"metrics": {"port": 8001, "podMonitor": {"enabled": True}, "dashboard": {"enabled": True}}},
+        {"metrics": {"pushgateway": {"url": "http://push:9091"}}},
+        {"scheduling": {"provider": "kueue", "queue": "q"}, "networkPolicy": {"enabled": False}},
+        {"storage": {"uri": "s3://bucket/runs", "credentialsSecret": "s3"}},
+        {"image": {"pullPolicy": "Always", "pullSecrets": ["x"], "tag": "0.1.0"}},
+        {"settings": {"epochs": 10.0}},
+    ],
+)
+def test_these_values_do_not(values):
+    assert name(render(values)) == name(render())
+
+
+def test_a_standing_cluster_keeps_its_name():
+    assert name(render({"mode": "cluster", "settings": {"seed": 1}})) == RELEASE
