@@ -27,7 +27,7 @@ EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
 # `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
 HASTY_SECONDS = 2.0
 # A main thread that is inside a library does not hear its deadline. Long enough to clear up, if it does.
-DEAF_SECONDS = 60.0
+DEAF_SECONDS = 30.0
 
 # What a worker gets to hear when another one, its node or the network is gone, or a port was taken from under it (ray
 # issue 34271). TensorFlow's classes by name: a driver that imported them would pay for TensorFlow.

@@ -86,6 +86,11 @@ def check_capacity(config: Settings) -> None:
     _check_fits(1, 1, int(config.evaluate_on_gpu), "the evaluation")
 
 
+def check_head_answers() -> None:
+    """Raises ClusterError if the head of the connected cluster is gone."""
+    _connect(str(ray.get_runtime_context().gcs_address), "the Ray head is gone: {}")
+
+
 def _address(config: Settings) -> str:
     return config.address or os.environ.get("RAY_ADDRESS") or "local"
 
@@ -107,13 +112,16 @@ def _check_fits(count: int, cpus: float, gpus: int, what: str) -> None:
 
 
 def _check_answers(address: str) -> None:
+    if address not in ("local", "auto") and address.rpartition(":")[2].isdigit():
+        _connect(address, f"--address {address}: no Ray cluster can be reached: {{}}")
+
+
+def _connect(address: str, sentence: str) -> None:
     host, _, port = address.rpartition(":")
-    if address in ("local", "auto") or not port.isdigit():
-        return
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster can be reached: {error}") from error
+        raise ClusterError(sentence.format(error)) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, Sca
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from job import ray_cluster
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError
@@ -46,7 +47,8 @@ def train(
     """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told of each epoch and restart
     as it happens.
 
-    Raises TrainingError when failures exceed `max_failures`, and whatever JobError a worker refuses with, at once.
+    Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
+    a worker refuses with, at once.
     """
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = POLL_SECONDS
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
@@ -91,6 +93,7 @@ def train(
     if follower.refusal is not None:
         raise follower.refusal from failure
     if failure is not None:
+        ray_cluster.check_head_answers()
         raise TrainingError(f"training failed: {_reason(failure)}") from failure
     last = checkpoints.newest()
     if last is None or len(last.history) != config.epochs:
@@ -131,7 +134,7 @@ class _Follower(threading.Thread):
                         self._on_entry(entry)
                     case Epoch():
                         self._on_entry(entry)
-                    case Restart():
+                    case Restart() if self.refusal is None:
                         self.restarts += 1
                         self._on_entry(entry)
                     case Refusal(error) if self.refusal is None:

@@ -5,7 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ import psutil
 import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
+RAY = str(Path(sys.executable).with_name("ray"))
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 WAIT_SECONDS = 240
 LONG = ("--data", "digits", "--epochs", "100000")
 TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
@@ -57,6 +62,44 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
         if line.startswith(beginning):
             return
     raise AssertionError(f"ended before {beginning!r}: {process.communicate()[1]}")
+
+
+@dataclass
+class Head:
+    """A Ray head of a test's own, which demands TOKEN: the addresses of its cluster and of its Jobs API."""
+
+    address: str
+    jobs: str
+    process: subprocess.Popen[bytes]
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a `ray start --block` and what it has started."""
+    processes = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    process.terminate()
+    for survivor in psutil.wait_procs(processes, timeout=30)[1]:
+        survivor.kill()
+    process.wait()
+
+
+@contextmanager
+def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
+    """A Ray head as `ray start --head` makes it, ready to take jobs."""
+    port, dashboard = free_port(), free_port()
+    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", *flags]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
+    with (folder / "head.log").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
+        head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process)
+        check = [RAY, "job", "list", "--address", head.jobs]
+        deadline = time.monotonic() + WAIT_SECONDS
+        try:
+            while subprocess.run(check, capture_output=True, env=os.environ | TOKEN).returncode != 0:
+                assert time.monotonic() < deadline, (folder / "head.log").read_text()
+            yield head
+        finally:
+            if process.poll() is None:
+                stop(process)
 
 
 def tool(name: str) -> str:

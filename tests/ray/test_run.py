@@ -224,7 +224,7 @@ def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(
 def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgateway, number):
     began = time.time()
     process = start("run", *LONG, "--pushgateway-url", pushgateway, cwd=tmp_path)
-    wait_for(process, "epoch 1/")
+    wait_for(process, "epoch ")
     started = descendants(process)
     temporary = [path for path in Path("/tmp").glob("mnist-job-*") if path.stat().st_ctime >= began]
     assert len(temporary) == 1
@@ -244,7 +244,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
 
 def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
     process = start("run", *LONG, "--max-failures", "0", cwd=tmp_path)
-    wait_for(process, "epoch 1/")
+    wait_for(process, "epoch ")
     started = descendants(process)
     workers(process)[0].kill()
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
@@ -258,7 +258,7 @@ def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
 def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     """Stopped, not killed: alive and silent, so that the other waits for it in a collective."""
     process = start("run", *LONG, "--max-failures", "0", "--worker-timeout", "10", cwd=tmp_path)
-    wait_for(process, "epoch 1/")
+    wait_for(process, "epoch ")
     workers(process)[0].suspend()
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 5
