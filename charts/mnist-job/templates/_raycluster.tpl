@@ -17,7 +17,7 @@ headGroupSpec:
   template:
     {{- include "mnist-job.rayPod" (list . "head" .Values.head) | nindent 4 }}
 workerGroupSpecs:
-  {{- include "mnist-job.admittedWorkerGroups" . | default (include "mnist-job.workerGroups" .) | nindent 2 }}
+  {{- include "mnist-job.admittedWorkerGroups" . | default (include "mnist-job.workerGroups" . | trim) | nindent 2 }}
 {{- end }}
 
 {{- define "mnist-job.workerGroups" -}}
