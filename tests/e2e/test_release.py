@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.kube import Release
+from tests.e2e.network import api_server, reached
 from tests.e2e.prometheus import scraping
 
 VALUES = {
@@ -56,6 +57,13 @@ def test_the_first_run_succeeds(story):
         story.first["metadata"]["name"],
     )
     assert float(result["accuracy"]) > 0.6
+
+
+def test_the_namespace_lets_nothing_through_but_what_the_chart_allows(story, image):
+    namespace = story.release.namespace
+    stranger = namespace.start("stranger", image)
+    assert reached(namespace, stranger, {api_server()}) == set()
+    namespace.kubectl("delete", "pod", stranger)
 
 
 def test_everybody_tells_the_same_accuracy(story):
