@@ -46,11 +46,12 @@ def generated() -> dict[Path, str]:
     """Each file that is generated, whole or in part, as it should be."""
     values = _between((CHART / "values.yaml").read_text(), "  # <settings>\n", "  # </settings>\n", _settings_block())
     readme = _between((CHART / "README.md").read_text(), "<!-- values -->\n", "<!-- /values -->\n", _tables(values))
-    affecting = [name for name, setting in _settings().items() if setting["affects_result"]]
+    properties = JobConfig.model_json_schema()["properties"]
+    affecting = [name for name, setting in properties.items() if setting["affects_result"]]
     return {
         CHART / "values.yaml": values,
         CHART / "values.schema.json": json.dumps(_schema(), indent=2) + "\n",
-        CHART / "files/affects-result.json": json.dumps([*affecting, "workers", "use_gpu"], indent=2) + "\n",
+        CHART / "files/affects-result.json": json.dumps(affecting, indent=2) + "\n",
         CHART / "README.md": readme,
     }
 
@@ -97,7 +98,7 @@ def _make_strict(schema: Any) -> None:
     for part in schema.values():
         _make_strict(part)
     named = schema.get("properties")
-    if isinstance(named, dict) and "enum" not in named:
+    if isinstance(named, dict):
         nullable = [name for name, part in named.items() if "null" in (part.get("type") or ())]
         schema.setdefault("required", [name for name in named if name not in nullable])
         schema |= {"type": "object", "additionalProperties": False}

@@ -65,8 +65,8 @@ def documents(rendered: dict[str, str]) -> Iterable[Manifest]:
             yield from filter(None, yaml.load_all(text, Loader=yaml.CSafeLoader))
 
 
-def render(values: Manifest | None = None, *, name: str = RELEASE) -> Manifests:
-    return Manifests(documents(chart().render(values or {}, name=name, namespace=NAMESPACE)))
+def render(values: Manifest | None = None, *, name: str = RELEASE, of: Chart | None = None) -> Manifests:
+    return Manifests(documents((of or chart()).render(values or {}, name=name, namespace=NAMESPACE)))
 
 
 def notes(values: Manifest | None = None) -> str:

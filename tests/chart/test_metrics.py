@@ -33,7 +33,10 @@ def test_the_outcome_is_scraped_with_the_labels_it_has(mode):
 
 
 def test_rays_own_metrics_are_scraped_from_all_its_pods():
-    endpoints = scraped(render(DEPLOYED), "demo-ray")
+    manifests = render(DEPLOYED)
+    endpoints = scraped(manifests, "demo-ray")
+    labels = manifests.named("PodMonitor", "demo-ray")["spec"]["podTargetLabels"]
+    assert labels == ["ray.io/cluster", "app.kubernetes.io/instance"]  # by which dashboards choose
     assert endpoints.keys() == {("worker", "metrics"), *(("head", port + "metrics") for port in ("", "as-", "dash-"))}
 
 

@@ -156,6 +156,21 @@ def test_a_scheduler_recognizes_its_own(mode, scheduling, labels, pod_priority):
     assert {pod["spec"].get("priorityClassName") for pod in manifests.pods.values()} == {pod_priority}
 
 
+@pytest.mark.parametrize(
+    ("provider", "suspended", "kept"), [("kueue", False, True), ("kueue", True, False), ("volcano", False, False)]
+)
+@pytest.mark.parametrize("mode", ["job", "cluster"])
+def test_workers_that_kueue_has_admitted_stay_as_they_are(mode, provider, suspended, kept, overriding):
+    """Kueue writes into them, and Helm 4 fails where an upgrade would undo that."""
+    values = {"mode": mode, "scheduling": {"provider": provider, "queue": "q"}}
+    groups = [{"groupName": "admitted"}]
+    spec = {"rayClusterSpec": {"workerGroupSpecs": groups}} if mode == "job" else {"workerGroupSpecs": groups}
+    live = {"spec": spec | ({"suspend": True} if suspended else {})}
+    upgraded = render(values, of=overriding("mnist-job.live", live))
+    assert (upgraded.cluster["workerGroupSpecs"] == groups) is kept
+    assert kept or upgraded.cluster == render(values).cluster
+
+
 def test_what_the_user_puts_on_pods_is_on_all_of_them():
     values = yaml.safe_load(
         """

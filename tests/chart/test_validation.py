@@ -1,12 +1,11 @@
 """Rules across values: each fault is a sentence that names the value and what to do, and all are told at once."""
 
 import re
-import shutil
 
 import pytest
 from helm_python import Chart, HelmRenderError
 
-from tests.chart.rendering import CHART, render
+from tests.chart.rendering import render
 
 GROUP = {"replicas": 1, "gpus": 0, "resources": {}}
 GPU_TAG = {"image": {"tag": "1.0-gpu"}}
@@ -17,7 +16,7 @@ SHARED = {"storage": {"persistentVolumeClaim": {"accessModes": ["ReadWriteMany"]
 
 def faults(values: dict, chart: Chart | None = None) -> list[str]:
     try:
-        chart.render(values, name="demo", namespace="team") if chart else render(values)
+        render(values, of=chart)
     except HelmRenderError as error:
         return [line.removeprefix("- ") for line in str(error).splitlines() if line.startswith("- ")]
     return []
@@ -124,17 +123,9 @@ def test_all_faults_are_told_together():
 
 
 @pytest.fixture
-def on_a_cluster(tmp_path):
+def on_a_cluster(overriding):
     """The chart as a cluster with these APIs has it rendered: Helm's engine alone knows no cluster."""
-
-    def load(*apis: str) -> Chart:
-        copy = shutil.copytree(CHART, tmp_path / "mnist-job")
-        versions = ", ".join(f'"{api}"' for api in ("apiregistration.k8s.io/v1", *apis))
-        # the engine reads this one last, so that it takes the other's place
-        (copy / "templates/_a.tpl").write_text(f'{{{{ define "mnist-job.apiVersions" }}}}[{versions}]{{{{ end }}}}')
-        return Chart.load(copy)
-
-    return load
+    return lambda *apis: overriding("mnist-job.apiVersions", ["apiregistration.k8s.io/v1", *apis])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.conftest import new_namespace
 from tests.e2e.kube import PATIENCE, Namespace, Release, serving
+from tests.e2e.network import api_server, listening, reached
 
 RAY = str(Path(sys.executable).with_name("ray"))
 GCS, DASHBOARD, CLIENT = 6379, 8265, 10001
@@ -91,39 +92,6 @@ def test_the_notes_say_how_to_submit(standing):
     assert standing.token not in standing.notes
 
 
-PROBE = """
-import json, socket, sys
-from concurrent.futures import ThreadPoolExecutor
-
-def connects(address):
-    try:
-        socket.create_connection(address, timeout=3).close()
-    except OSError:
-        return False
-    return True
-
-addresses = [tuple(address) for address in json.load(sys.stdin)]
-with ThreadPoolExecutor(64) as pool:
-    print(json.dumps([address for address, open in zip(addresses, pool.map(connects, addresses)) if open]))
-"""
-Address = tuple[str, int]
-
-
-def reached(namespace, pod: str, addresses: set[Address]) -> set[Address]:
-    """Those of the addresses that a connection from the pod opens."""
-    answer = namespace.exec(pod, "python", "-c", PROBE, stdin=json.dumps(sorted(addresses)))
-    return {(host, port) for host, port in json.loads(answer)}
-
-
-def listening(namespace, pod: dict) -> set[Address]:
-    """Where a pod listens, on other addresses than loopback, by the kernel's own table."""
-    table = namespace.exec(pod["metadata"]["name"], "cat", "/proc/net/tcp", "/proc/net/tcp6")
-    rows = [line.split() for line in table.splitlines()]
-    local = [row[1].split(":") for row in rows if row[3] == "0A"]  # TCP_LISTEN
-    loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
-    return {(pod["status"]["podIP"], int(port, 16)) for host, port in local if host not in loopback}
-
-
 @pytest.fixture(scope="module")
 def ports(standing, image) -> SimpleNamespace:
     """The addresses of the head and of the workers that a pod of the release itself reaches."""
@@ -145,7 +113,7 @@ def other_namespace() -> Iterator[Namespace]:
 
 def test_a_stranger_reaches_no_port(ports, open_namespace, other_namespace, image):
     """In the same namespace, and in another; that a stranger reaches anything at all is shown by the API server."""
-    api = {(Namespace("default").get("service", "kubernetes")["spec"]["clusterIP"], 443)}
+    api = {api_server()}
     for namespace in (open_namespace, other_namespace):
         stranger = namespace.start("stranger", image)
         assert reached(namespace, stranger, ports.head | ports.workers | api) == api

@@ -80,6 +80,10 @@ matchExpressions:
     values: [head, worker]
 {{- end }}
 
+{{- define "mnist-job.helm3" -}}
+{{- if semverCompare "<4.0.0-0" .Capabilities.HelmVersion.Version }}true{{ end }}
+{{- end }}
+
 {{/* The claim that the pods mount; nothing with an object store. */}}
 {{- define "mnist-job.claimName" -}}
 {{- $claim := .Values.storage.persistentVolumeClaim }}

@@ -76,6 +76,8 @@ spec:
   {{- include "mnist-job.podDefaults" $root | nindent 2 }}
   {{- /* Only the driver talks to the API server: it reports the result, from the head. */}}
   automountServiceAccountToken: {{ and (eq $component "head") (eq $root.Values.mode "job") }}
+  # KubeRay starts Ray from a shell, which passes no SIGTERM on: to wait the usual 30 s would change nothing.
+  terminationGracePeriodSeconds: 10
   {{- with $group.nodeSelector }}
   nodeSelector:
     {{- toYaml . | nindent 4 }}

@@ -17,23 +17,48 @@ headGroupSpec:
   template:
     {{- include "mnist-job.rayPod" (list . "head" .Values.head) | nindent 4 }}
 workerGroupSpecs:
-  {{- range $name, $group := .Values.workerGroups }}
-  {{- $processes := include "mnist-job.processes" $group | int }}
-  - groupName: {{ $name }}
-    replicas: {{ $group.replicas }}
-    minReplicas: {{ $group.replicas }}
-    maxReplicas: {{ $group.replicas }}
-    # KubeRay adds this; were it not here, an upgrade with the same values would change the object.
-    scaleStrategy: {}
-    rayStartParams:
-      # What Ray hands out, whatever the pod requests: a process gets its CPUs or the job says that it does not fit.
-      num-cpus: {{ mul $processes (ceil $.Values.settings.cpus_per_worker) | quote }}
-      {{- if $group.gpus }}
-      num-gpus: {{ $group.gpus | quote }}
-      {{- end }}
-    template:
-      {{- include "mnist-job.rayPod" (list $ "worker" $group) | nindent 6 }}
-  {{- end }}
+  {{- include "mnist-job.admittedWorkerGroups" . | default (include "mnist-job.workerGroups" . | trim) | nindent 2 }}
+{{- end }}
+
+{{- define "mnist-job.workerGroups" -}}
+{{- range $name, $group := .Values.workerGroups }}
+{{- $processes := include "mnist-job.processes" $group | int }}
+- groupName: {{ $name }}
+  replicas: {{ $group.replicas }}
+  minReplicas: {{ $group.replicas }}
+  maxReplicas: {{ $group.replicas }}
+  # KubeRay adds this; were it not here, an upgrade with the same values would change the object.
+  scaleStrategy: {}
+  rayStartParams:
+    # What Ray hands out, whatever the pod requests: a process gets its CPUs or the job says that it does not fit.
+    num-cpus: {{ mul $processes (ceil $.Values.settings.cpus_per_worker) | quote }}
+    {{- if $group.gpus }}
+    num-gpus: {{ $group.gpus | quote }}
+    {{- end }}
+  template:
+    {{- include "mnist-job.rayPod" (list $ "worker" $group) | nindent 4 }}
+{{- end }}
+{{- end }}
+
+{{/*
+The worker groups of what Kueue has admitted, as they are in the cluster: Kueue has written labels and its flavor's nodes
+into them, and Helm 4 gives up an upgrade that would undo it. Nothing is lost: KubeRay ignores changes to a RayJob's pods.
+*/}}
+{{- define "mnist-job.admittedWorkerGroups" -}}
+{{- if eq .Values.scheduling.provider "kueue" }}
+{{- $live := include "mnist-job.live" . | fromYaml }}
+{{- if and $live (not (dig "spec" "suspend" false $live)) }}
+{{- get (get $live.spec "rayClusterSpec" | default $live.spec) "workerGroupSpecs" | toYaml }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The RayJob or RayCluster as it is in the cluster; nothing before its first installation, and without a cluster. */}}
+{{- define "mnist-job.live" -}}
+{{- $kind := eq .Values.mode "job" | ternary "RayJob" "RayCluster" }}
+{{- with lookup "ray.io/v1" $kind .Release.Namespace (include "mnist-job.clusterName" .) }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Labels by which a scheduler recognizes the RayJob or RayCluster. KubeRay hands them on to the pods. */}}

@@ -1,0 +1,25 @@
+"""What a cluster would tell the chart, told by a test."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helm_python import Chart
+
+from tests.chart.rendering import CHART
+
+
+@pytest.fixture
+def overriding(tmp_path: Path) -> Callable[[str, Any], Chart]:
+    """The chart with one of its named templates giving this JSON."""
+
+    def load(template: str, content: Any) -> Chart:
+        copy = shutil.copytree(CHART, tmp_path / "mnist-job")
+        # The engine reads `_a.tpl` last, and the last definition holds.
+        (copy / "templates/_a.tpl").write_text(f'{{{{ define "{template}" }}}}{json.dumps(content)}{{{{ end }}}}')
+        return Chart.load(copy)
+
+    return load
