@@ -9,11 +9,13 @@ import pytest
 from tests.conftest import RAY, TOKEN, WAIT_SECONDS, free_port, job, ray_head, start, stop, wait_for
 
 RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "250", "--workers", "1:2")
+# A node that left is waited for so long: Ray counts on it still.
+WAIT = ("--start-timeout", "30")
 
 
 def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head, (tmp_path / "node.log").open("w") as log:
-        process = start(*RUN, "--address", head.address, cwd=tmp_path, **TOKEN)
+        process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
         wait_for(process, "1 workers have started")
         command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
         command += [f"--dashboard-agent-listen-port={free_port()}"]
