@@ -9,7 +9,7 @@ from typing import Any
 
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, DeliveryError, JobError, UsageError
+from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError
 from job.outcome import Outcome
 from job.policy import patiently
 
@@ -39,6 +39,23 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
+
+
+def killed_for_memory(config: Settings, timeout: float) -> list[str]:
+    """The Ray pods of this job that the kubelet killed because they exceeded their memory limit.
+
+    None where this is no pod of a Ray cluster that reports to a RayJob. Raises ClusterError.
+    """
+    cluster = os.environ.get("RAY_CLUSTER_NAME")
+    if config.kubernetes_rayjob is None or cluster is None:
+        return []
+    pods = _Api(ClusterError, timeout).pods(f"ray.io/cluster={cluster}")
+    return [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
+
+
+def _was_oom_killed(container: Any) -> bool:
+    endings = (container.state.terminated, container.last_state.terminated)
+    return any(ending is not None and ending.reason == "OOMKilled" for ending in endings)
 
 
 def result(outcome: Outcome) -> dict[str, str | None]:
@@ -130,6 +147,14 @@ class _Api:
             f"RayJob {name}",
             lambda left: custom.get_namespaced_custom_object(
                 "ray.io", "v1", self.namespace, "rayjobs", name, _request_timeout=left
+            ),
+        )
+
+    def pods(self, selector: str) -> Any:
+        return self._ask(
+            f"the pods {selector}",
+            lambda left: (
+                self._core.list_namespaced_pod(self.namespace, label_selector=selector, _request_timeout=left).items
             ),
         )
 

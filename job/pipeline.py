@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import data, delivery, evaluation, exporter, metrics, ray_cluster, report, state, storage, trainer
+from job import cluster, data, delivery, evaluation, exporter, metrics, ray_cluster, report, state, storage, trainer
 from job.checkpoint import MODEL, Checkpoint, Checkpoints
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -95,7 +95,15 @@ def _trained(
             return last, TrainingRecord(config.most_workers, 0, 0, last.history)
         doing = f"training on {workers}" + (f", from epoch {done + 1}" if done else "")
         with display.stage(doing, config.epochs) as stage:
-            trained = trainer.train(config, folder, checkpoints, lambda entry: stage.entry(entry, config))
+            try:
+                trained = trainer.train(config, folder, checkpoints, lambda entry: stage.entry(entry, config))
+            except TrainingError as error:
+                killed = cluster.killed_for_memory(config, HASTY_SECONDS)
+                if not killed:
+                    raise
+                raise TrainingError(
+                    f"{error}; OOMKilled (exit code 137): {', '.join(killed)}; give the pods a higher memory limit"
+                ) from error
     last = trained.checkpoint
     return last, TrainingRecord(trained.workers, trained.restarts, time.time() - started, last.history)
 

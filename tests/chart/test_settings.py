@@ -113,6 +113,7 @@ def test_a_job_reports_to_its_own_objects(tmp_path):
         (["configmaps"], [config.kubernetes_result], ["get", "patch"]),
         (["rayjobs"], [config.kubernetes_rayjob], ["get"]),
         (["events"], None, ["create"]),
+        (["pods"], None, ["list"]),
     ]
 
 

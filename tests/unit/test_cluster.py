@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str, dict]] = []
         self.codes: list[int] = []
+        self.items: list[dict] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         answer = json.dumps(
             (body if self.command == "POST" else {}) | {"metadata": {"name": "nightly-1", "uid": "1234"}}
         ).encode()
+        if "/pods" in self.path:
+            answer = json.dumps({"items": self.server.items}).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -152,6 +155,25 @@ def test_the_event(api, ended, kind, reason, message):
     assert (event["type"], event["reason"]) == (kind, reason)
     assert message in event["message"]
     assert len(event["message"]) <= 1024
+
+
+def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "nightly-1-abc")
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    api.items = [
+        pod("now", {"state": killed, "lastState": {}}),
+        pod("before", {"state": {"running": {}}, "lastState": killed}),
+        pod("well", {"state": {"running": {}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}),
+        {"metadata": {"name": "waiting"}, "status": {}},
+    ]
+    assert cluster.killed_for_memory(CONFIG, 5) == ["now", "before"]
+    assert api.requests[0][1] == "team/pods?labelSelector=ray.io/cluster%3Dnightly-1-abc"
+    assert cluster.killed_for_memory(JobConfig(), 5) == []
+
+
+def pod(name: str, status: dict) -> dict:
+    container = {"name": "ray", "image": "i", "imageID": "i", "ready": True, "restartCount": 0} | status
+    return {"metadata": {"name": name}, "status": {"containerStatuses": [container]}}
 
 
 def test_an_api_server_that_is_busy_is_asked_again(api):
