@@ -73,7 +73,8 @@ def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
 ):
     before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
-    mnist_job.install({"scheduling": {"provider": "kueue", "queue": queue}})
+    values = {"scheduling": {"provider": "kueue", "queue": queue}}
+    mnist_job.install(values)
     wait_until(lambda: condition(mnist_job, "QuotaReserved").get("status") == "False", "Kueue to refuse")
     assert "insufficient unused quota for cpu" in condition(mnist_job, "QuotaReserved")["message"]
     wait_until(lambda: mnist_job.rayjob().get("status", {}).get("jobDeploymentStatus") == "Suspended", "the suspension")
@@ -89,6 +90,11 @@ def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
     }
     wait_until(lambda: len(mnist_job.pods("head")) == 1 and len(mnist_job.pods("worker")) == 2, "all pods")
     mnist_job.runs()
+
+    running = mnist_job.rayjob()["metadata"]
+    mnist_job.install(values)  # Kueue has written into the RayJob: an upgrade must not take that away
+    again = mnist_job.rayjob()["metadata"]
+    assert (again["uid"], again["generation"]) == (running["uid"], running["generation"])
 
     mnist_job.uninstall()  # in the middle of the run
     mnist_job.gone(but={resource for resource in before if "taker" not in resource})
