@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import job
 from tests.e2e.kube import Release, wait_until
 
-EPOCHS = 6
+EPOCHS = 20
 SETTINGS = {"batch_size": 4, "epochs": EPOCHS}  # an epoch takes seconds: time to do damage in
 
 
@@ -46,7 +46,7 @@ def assert_ended_like(running: SimpleNamespace, undisturbed: float) -> None:
 
 def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     release = running.release
-    release.namespace.kubectl("delete", "--wait=false", "pod", release.pods("worker")[0]["metadata"]["name"])
+    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", release.pods("worker")[0]["metadata"]["name"])
     assert_ended_like(running, undisturbed)
     assert release.rayjob()["status"]["rayClusterName"] == running.first_cluster
     families = text_string_to_metric_families(release.namespace.raw(f"pods/{release.head()}:8000/proxy/metrics"))
@@ -56,7 +56,7 @@ def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
 
 def test_a_head_pod_that_is_deleted_is_retried_and_goes_on_from_storage(running, undisturbed):
     release = running.release
-    release.namespace.kubectl("delete", "--wait=false", "pod", release.head())
+    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", release.head())
     assert_ended_like(running, undisturbed)
     printed = release.namespace.kubectl(
         "logs", "--selector=app.kubernetes.io/component=submitter", "--tail=-1", "--ignore-errors"

@@ -30,7 +30,7 @@ def outcome(folder: Path) -> dict:
 
 def test_it_runs_on_a_cluster_by_address_and_leaves_it_running(head, tmp_path):
     for _ in range(2):
-        result = job("run", *TINY, "--address", head["ray"], cwd=tmp_path, **TOKEN)
+        result = job("run", *TINY, "--force", "--address", head["ray"], cwd=tmp_path, **TOKEN)
         assert (result.returncode, result.stderr) == (0, "")
         assert f"connecting to Ray at {head['ray']}" in result.stdout
     assert outcome(tmp_path / "runs")["evaluation"]["samples"] == 360
