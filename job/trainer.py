@@ -130,12 +130,13 @@ class _Follower(threading.Thread):
             for entry in self._journal.read():
                 match entry:
                     case Start(workers):
+                        # More workers than before are an elastic run's growth, and no loss.
+                        self.restarts += int(0 < workers <= self.workers)
                         self.workers = workers
                         self._on_entry(entry)
                     case Epoch():
                         self._on_entry(entry)
                     case Restart() if self.refusal is None:
-                        self.restarts += 1
                         self._on_entry(entry)
                     case Refusal(error) if self.refusal is None:
                         self.refusal = error
@@ -216,6 +217,12 @@ def _reason(error: Exception) -> str:
 
 def _first_cause(failures: dict[int, Exception]) -> str:
     """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
+    starved = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.OutOfMemoryError)]
+    if starved:
+        return (
+            f"the process of worker {min(starved)} was killed because its node or pod ran out of memory; "
+            "give it more, or its workers less to hold"
+        )
     dead = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.RayActorError)]
     if dead:
         return f"the process of worker {min(dead)} died (killed, out of memory, or its node was lost)"

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import job
 from tests.e2e.kube import Release, wait_until
 
-EPOCHS = 20
+EPOCHS = 60
 SETTINGS = {"batch_size": 4, "epochs": EPOCHS}  # an epoch takes seconds: time to do damage in
 
 
@@ -37,6 +37,11 @@ def running(release, open_namespace) -> SimpleNamespace:
     wait_until(lambda: not mnist_job.pods(), "the end of the pods")
 
 
+def delete(release: Release, pod: str) -> None:
+    """Gone in a second, and not when the run is over."""
+    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", pod)
+
+
 def assert_ended_like(running: SimpleNamespace, undisturbed: float) -> None:
     rayjob = running.release.finished()
     status, result = rayjob["status"], running.release.result()
@@ -46,7 +51,7 @@ def assert_ended_like(running: SimpleNamespace, undisturbed: float) -> None:
 
 def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     release = running.release
-    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", release.pods("worker")[0]["metadata"]["name"])
+    delete(release, release.pods("worker")[0]["metadata"]["name"])
     assert_ended_like(running, undisturbed)
     assert release.rayjob()["status"]["rayClusterName"] == running.first_cluster
     families = text_string_to_metric_families(release.namespace.raw(f"pods/{release.head()}:8000/proxy/metrics"))
@@ -69,7 +74,7 @@ def test_what_can_never_start_ends_as_a_failure_with_its_reason(release, open_na
     unpulled: Release = release("unpulled", open_namespace)
     unpulled.install(bounds | {"image": {"tag": "there-is-none"}})
     unscheduled: Release = release("unscheduled", open_namespace)
-    huge = {"default": {"resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": None}}}}
+    huge = {"default": {"resources": {"requests": {"cpu": "1000"}, "limits": {"cpu": "1000"}}}}
     unscheduled.install(bounds | {"workerGroups": huge})
     for one in (unpulled, unscheduled):
         status = one.finished()["status"]
@@ -82,13 +87,24 @@ def test_what_can_never_start_ends_as_a_failure_with_its_reason(release, open_na
         one.uninstall()
 
 
-def test_too_little_memory_is_told_as_that(release, open_namespace):
+@pytest.mark.parametrize(
+    ("monitor", "told"),
+    [("250", "ran out of memory"), ("0", "OOMKilled (exit code 137)")],
+    ids=["noticed-by-ray", "killed-by-the-kernel"],
+)
+def test_too_little_memory_is_told_as_that(release, open_namespace, monitor, told):
     mnist_job: Release = release("mnist-job", open_namespace)
     memory = {"requests": {"memory": "200Mi"}, "limits": {"memory": "700Mi"}}
-    mnist_job.install({"workerGroups": {"default": {"resources": memory}}, "settings": {"max_failures": 0}})
+    values = {
+        "workerGroups": {"default": {"resources": memory}},
+        "settings": {"max_failures": 0},
+        "env": [{"name": "RAY_memory_monitor_refresh_ms", "value": monitor}],
+    }
+    mnist_job.install(values)
     status = mnist_job.finished()["status"]
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("FAILED", "Failed")
     result = mnist_job.result()
-    assert result["exit-code"] == "5"
-    assert "OOMKilled (exit code 137)" in result["reason"]
     mnist_job.uninstall()
+    wait_until(lambda: not mnist_job.pods(), "the end of the pods")
+    assert result["exit-code"] == "5"
+    assert told in result["reason"]
