@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.errors import JobError
 
@@ -54,7 +55,9 @@ class Journal:
     """Entries in the order of their writing. Any process of the cluster may hold it."""
 
     def __init__(self) -> None:
-        self._entries: Any = ray.remote(num_cpus=0)(_Entries).remote()
+        # Beside the driver, with which alone it may be lost: a worker's node may go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._entries: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Entries).remote()
 
     def write(self, entry: Entry) -> None:
         """Add an entry. Does not wait: it may be called from Ray Train's event loop."""

@@ -215,17 +215,21 @@ def _reason(error: Exception) -> str:
     return f"Ray Train's controller: {_last_line(getattr(error, 'controller_failure', error))}"
 
 
+# What Ray says of a lost worker, wherever it says it, and what it means; the first that fits.
+_FATES = {
+    "out of memory issue": "worker {rank} was killed because its node or pod ran out of memory; give it more, or its "
+    "workers less to hold",
+    "worker process has died": "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)",
+    "actor died": "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)",
+}
+
+
 def _first_cause(failures: dict[int, Exception]) -> str:
     """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
-    starved = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.OutOfMemoryError)]
-    if starved:
-        return (
-            f"the process of worker {min(starved)} was killed because its node or pod ran out of memory; "
-            "give it more, or its workers less to hold"
-        )
-    dead = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.RayActorError)]
-    if dead:
-        return f"the process of worker {min(dead)} died (killed, out of memory, or its node was lost)"
+    for told, sentence in _FATES.items():
+        ranks = [rank for rank, error in failures.items() if told in str(error)]
+        if ranks:
+            return sentence.format(rank=min(ranks))
     return f"worker {min(failures)}: {_last_line(failures[min(failures)])}"
 
 
