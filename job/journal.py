@@ -57,7 +57,8 @@ class Journal:
     def __init__(self) -> None:
         # Beside the driver, with which alone it may be lost: a worker's node may go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._entries: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Entries).remote()
+        entries: Any = ray.remote(num_cpus=0)(_Entries)
+        self._entries = entries.options(scheduling_strategy=here).remote()
 
     def write(self, entry: Entry) -> None:
         """Add an entry. Does not wait: it may be called from Ray Train's event loop."""

@@ -215,12 +215,13 @@ def _reason(error: Exception) -> str:
     return f"Ray Train's controller: {_last_line(getattr(error, 'controller_failure', error))}"
 
 
-# What Ray says of a lost worker, wherever it says it, and what it means; the first that fits.
+_DEAD = "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)"
+# What Ray says of a lost worker, in whichever of its exceptions, and what that means; the first that fits.
 _FATES = {
-    "out of memory issue": "worker {rank} was killed because its node or pod ran out of memory; give it more, or its "
-    "workers less to hold",
-    "worker process has died": "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)",
-    "actor died": "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)",
+    "out of memory issue": "worker {rank} was killed because its node or pod ran out of memory; "
+    "give it more, or its workers less to hold",
+    "worker process has died": _DEAD,
+    "actor died": _DEAD,
 }
 
 

@@ -52,7 +52,14 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in descendants(process) if "RayTrainWorker" in " ".join(child.cmdline())]
+    return [child for child in descendants(process) if "RayTrainWorker" in command_line(child)]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
 
 
 def wait_for(process: subprocess.Popen[str], beginning: str) -> None:

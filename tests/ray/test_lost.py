@@ -68,21 +68,27 @@ def status(process: psutil.Process) -> str:
         return str(psutil.STATUS_ZOMBIE)
 
 
-def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path, undisturbed):
-    for epoch, number, code in ((1, signal.SIGTERM, 130), (2, signal.SIGINT, 130), (3, signal.SIGKILL, -9)):
-        process = start(*RUN, cwd=tmp_path)
-        wait_for(process, f"epoch {epoch}/4")
+def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
+    run = (*RUN, "--epochs", "40")  # a run that is ended may finish an epoch or two before it has
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    assert job(*run, cwd=undisturbed).returncode == 0
+    for number, code in ((signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        process = start(*run, cwd=tmp_path)
+        wait_for(process, "epoch ")
         orphans = descendants(process)
         process.send_signal(number)
         process.communicate(timeout=WAIT_SECONDS)
         assert process.returncode == code
         wait_for_the_end_of(orphans)
         assert not (tmp_path / "runs/lost").exists()
-    result = job(*RUN, cwd=tmp_path)
+    result = job(*run, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    # A killed job's workers may have finished an epoch before they noticed.
-    assert [line for line in result.stdout.splitlines() if line.startswith(("epoch 1", "epoch 2", "epoch 3"))] == []
-    assert_ends_like(tmp_path, undisturbed)
+    first = next(line for line in result.stdout.splitlines() if line.startswith("epoch "))
+    assert int(first.split()[1].partition("/")[0]) > 3  # three runs have done one or more each
+    ours, theirs = outcome(tmp_path), outcome(undisturbed)
+    assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
+    assert len(ours["training"]["history"]) == 40
 
 
 def test_a_job_that_was_killed_in_its_evaluation_evaluates(tmp_path, undisturbed):
@@ -178,11 +184,14 @@ def empty(disk: Path) -> None:
 
 
 def read_only(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    """The checkpoints' folder; the whole disk has the run's lock open, and so cannot become read-only by command."""
+    folder = disk / "runs/.lost/checkpoints"
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
 
 
 def writable(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk / "runs/.lost/checkpoints"], check=True)
 
 
 @pytest.mark.parametrize(
