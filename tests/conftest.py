@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     for survivor in psutil.wait_procs(processes, timeout=30)[1]:
         survivor.kill()
+    process.wait()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """As a node that loses its power."""
+    for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            part.kill()
     process.wait()
 
 

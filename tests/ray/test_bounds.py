@@ -1,12 +1,10 @@
 """Nothing hangs, and what cannot pass is not tried again: each ending has its code, within a bound that a user sets."""
 
-import contextlib
 import socket
 
-import psutil
 import pytest
 
-from tests.conftest import LONG, TINY, TOKEN, WAIT_SECONDS, job, ray_head, start, wait_for, workers
+from tests.conftest import LONG, TINY, TOKEN, WAIT_SECONDS, job, kill, ray_head, start, wait_for, workers
 
 
 def assert_ends(result, code: int, sentence: str) -> None:
@@ -52,9 +50,7 @@ def test_a_ray_head_that_goes_away(tmp_path):
     with ray_head(tmp_path, "--num-cpus=2") as head:
         process = start("run", *LONG, "--address", head.address, cwd=tmp_path, **TOKEN)
         wait_for(process, "epoch ")
-        for part in [psutil.Process(head.process.pid), *psutil.Process(head.process.pid).children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                part.kill()
+        kill(head.process)
         stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 4, (stdout, stderr)
     assert len(stderr.splitlines()) == 1

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import RAY, TOKEN, WAIT_SECONDS, free_port, job, ray_head, start, stop, wait_for
+from tests.conftest import RAY, TOKEN, WAIT_SECONDS, free_port, job, kill, ray_head, start, wait_for
 
 RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "250", "--workers", "1:2")
 # A node that left is waited for so long: Ray counts on it still.
@@ -24,7 +24,7 @@ def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
             wait_for(process, "2 workers have started")
             wait_for(process, "epoch ")
         finally:
-            stop(node)
+            kill(node)
         wait_for(process, "1 workers have started")
         _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
