@@ -95,5 +95,5 @@ def test_too_little_memory_is_told_as_that(release, open_namespace):
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("FAILED", "Failed")
     result = mnist_job.result()
     assert result["exit-code"] == "5"
-    assert "ran out of memory" in result["reason"]
+    assert "memory" in result["reason"]  # Ray noticed in time, or the kernel was quicker
     mnist_job.uninstall()
