@@ -23,7 +23,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from job import checkpoint
 from job.config import JobConfig
-from job.errors import JobError, TrainingError
+from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
 from job.journal import End, Epoch, Journal, Refusal, Restart
 
@@ -198,7 +198,7 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, WorkerGroupError):
         return _first_cause(error.worker_failures)
-    return f"Ray Train's controller: {_last_line(getattr(error, 'controller_failure', error))}"
+    return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
 def _first_cause(failures: dict[int, Exception]) -> str:
@@ -206,10 +206,4 @@ def _first_cause(failures: dict[int, Exception]) -> str:
     dead = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.RayActorError)]
     if dead:
         return f"the process of worker {min(dead)} died (killed, out of memory, or its node was lost)"
-    return f"worker {min(failures)}: {_last_line(failures[min(failures)])}"
-
-
-def _last_line(error: BaseException) -> str:
-    """The exception's own line of a text that may hold a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return f"worker {min(failures)}: {last_line(failures[min(failures)])}"
