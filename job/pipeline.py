@@ -122,7 +122,7 @@ def _publish(
         if outcome.training is not None:
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
-    display.line(f"results in {config.output.partition('?')[0].rstrip('/')}/{config.name}")
+    display.line(f"results in {storage.below(config.output, config.name)}")
     if undelivered is not None:
         raise undelivered
     return verdict
