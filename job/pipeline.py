@@ -157,7 +157,8 @@ def _failure_is_published(config: Settings, identity: Identity, *, dry_run: bool
             try:
                 delivery.deliver(outcome, config, timeout)
             except DeliveryError as undelivered:
-                error.add_note(f"the failure could not be reported: {undelivered}")
+                if str(undelivered) != str(error):  # else the place was refused, and that has been said
+                    error.add_note(f"the failure could not be reported: {undelivered}")
         if error is stop:
             raise
         raise error from stop
