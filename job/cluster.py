@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from job import storage
 from job.checkpoint import MODEL
 from job.config import Settings
 from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError
@@ -18,7 +19,7 @@ LONGEST_MESSAGE = 1024  # characters of an Event's message; the API server refus
 
 
 def check(config: Settings) -> None:
-    """Ask for the ConfigMap and the RayJob that `report` is to write to. Raises UsageError if it could not."""
+    """Ask for the ConfigMap and the RayJob of the two functions below. Raises UsageError if there is no answer."""
     if config.kubernetes_result is not None:
         _Api(UsageError, config.delivery_timeout).configmap(config.kubernetes_result)
     if config.kubernetes_rayjob is not None:
@@ -86,8 +87,7 @@ def _json(facts: dict[str, str | None]) -> str:
 
 def _model(outcome: Outcome) -> str:
     config = outcome.identity.config
-    base: str = config["output"].partition("?")[0].rstrip("/")
-    return config.get("model") or f"{base}/{outcome.identity.name}/{MODEL}"
+    return config.get("model") or storage.below(config["output"], f"{outcome.identity.name}/{MODEL}")
 
 
 def _sentence(outcome: Outcome) -> str:

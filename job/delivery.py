@@ -31,7 +31,7 @@ def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
         except JobError as error:
             failures.append(str(error))
     if failures:
-        raise DeliveryError("; ".join(failures))
+        raise DeliveryError("; ".join(dict.fromkeys(failures)))  # two places may share a fault
 
 
 def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Callable[[], None]]:

@@ -66,3 +66,9 @@ class Interrupted(JobError):  # noqa: N818 it is no error
 
 NAMES = {error.exit_code: error.__name__ for error in JobError.__subclasses__()}
 """What each exit code is called."""
+
+
+def last_line(error: BaseException) -> str:
+    """The exception's own line of a text that may hold a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

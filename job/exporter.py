@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from job import metrics
-from job.errors import ClusterError, DeliveryError
+from job.errors import ClusterError, DeliveryError, last_line
 from job.outcome import Outcome
 from job.policy import EXPORTER_START_SECONDS
 
@@ -26,7 +26,7 @@ def start(port: int) -> None:
     try:
         ray.get(_actor(port).ready.remote(), timeout=EXPORTER_START_SECONDS)
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"--exporter-port {port}: cannot be served on the Ray head: {_cause(error)}") from error
+        raise ClusterError(f"--exporter-port {port}: cannot be served on the Ray head: {last_line(error)}") from error
 
 
 def publish(outcome: Outcome, port: int, timeout: float) -> None:
@@ -34,17 +34,14 @@ def publish(outcome: Outcome, port: int, timeout: float) -> None:
     try:
         ray.get(_actor(port).update.remote(outcome), timeout=timeout)
     except ray.exceptions.RayError as error:
-        raise DeliveryError(f"--exporter-port {port}: the metrics could not be handed over: {_cause(error)}") from error
+        raise DeliveryError(
+            f"--exporter-port {port}: the metrics could not be handed over: {last_line(error)}"
+        ) from error
 
 
 def _actor(port: int) -> Any:
     exporter: Any = ray.remote(num_cpus=0, resources=ON_HEAD)(_Exporter)
     return exporter.options(name=f"exporter-{port}", get_if_exists=True, lifetime="detached").remote(port)
-
-
-def _cause(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 class _Exporter(Collector):

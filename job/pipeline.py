@@ -197,7 +197,7 @@ def _publish(
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
         folder.clear()
-    display.line(f"results in {config.output.partition('?')[0].rstrip('/')}/{config.name}")
+    display.line(f"results in {storage.below(config.output, config.name)}")
     if undelivered is not None:
         raise undelivered
     return verdict
@@ -230,7 +230,8 @@ def _failure_is_published(config: Settings, identity: Identity, deadline: Deadli
             try:
                 delivery.deliver(outcome, config, timeout)
             except DeliveryError as undelivered:
-                error.add_note(f"the failure could not be reported: {undelivered}")
+                if str(undelivered) != str(error):  # else the place was refused, and that has been said
+                    error.add_note(f"the failure could not be reported: {undelivered}")
         if error is stop:
             raise
         raise error from stop

@@ -70,8 +70,7 @@ def _initialized(config: Settings, address: str, folder: str | None) -> Iterator
 
 def doing(config: Settings) -> str:
     """What `connected` does, for people."""
-    address = _address(config)
-    return "starting a local Ray" if address == "local" else f"connecting to Ray at {address}"
+    return "starting a local Ray" if is_local(config) else f"connecting to Ray at {_address(config)}"
 
 
 def is_local(config: Settings) -> bool:

@@ -13,6 +13,11 @@ def absolute(place: str) -> str:
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
+def below(place: str, name: str) -> str:
+    """The path or URI of what is called `name` below `place`, for people: without a URI's parameters."""
+    return f"{place.partition('?')[0].rstrip('/')}/{name}"
+
+
 def resolve(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a path or URI, and the path on it.
 

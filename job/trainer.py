@@ -24,7 +24,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from job import ray_cluster
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
-from job.errors import JobError, TrainingError
+from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
 from job.journal import End, Epoch, Journal, Refusal, Restart, Start
 from job.policy import RESIZE_SECONDS, worth_a_restart
@@ -212,7 +212,7 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, WorkerGroupError):
         return _first_cause(error.worker_failures)
-    return f"Ray Train's controller: {_last_line(getattr(error, 'controller_failure', error))}"
+    return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
 _DEAD = "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)"
@@ -231,10 +231,4 @@ def _first_cause(failures: dict[int, Exception]) -> str:
         ranks = [rank for rank, error in failures.items() if told in str(error)]
         if ranks:
             return sentence.format(rank=min(ranks))
-    return f"worker {min(failures)}: {_last_line(failures[min(failures)])}"
-
-
-def _last_line(error: BaseException) -> str:
-    """The exception's own line of a text that may hold a traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return f"worker {min(failures)}: {last_line(failures[min(failures)])}"
