@@ -80,17 +80,8 @@ class Head:
     process: subprocess.Popen[bytes]
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a `ray start --block` and what it has started."""
-    processes = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    process.terminate()
-    for survivor in psutil.wait_procs(processes, timeout=30)[1]:
-        survivor.kill()
-    process.wait()
-
-
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """As a node that loses its power."""
+    """End a `ray start --block` and what it has started, as where a node loses its power."""
     for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             part.kill()
@@ -114,7 +105,7 @@ def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
             yield head
         finally:
             if process.poll() is None:
-                stop(process)
+                kill(process)
 
 
 def tool(name: str) -> str:
