@@ -1,13 +1,7 @@
-"""Ray Train around the loop: workers, TF_CONFIG, storage, retries.
-
-Neither the driver nor Ray Train's controller imports TensorFlow, whose import is a worker's longest wait: Ray's own
-TensorflowTrainer would make both pay for it before the workers may begin.
-"""
+"""Ray Train around the loop: workers, storage, retries."""
 
 import contextlib
-import json
 import os
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +9,8 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from job import ray_cluster
@@ -28,8 +20,14 @@ from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
 from job.journal import End, Epoch, Journal, Refusal, Restart, Start
 from job.policy import RESIZE_SECONDS, worth_a_restart
+from job.ray_train import TensorFlowBackendConfig, Trainer
 
-POLL_SECONDS = "0.2"  # a worker's report waits for the controller's next poll: Ray's 2 s would be 20 s of a short run
+# Read by Ray Train's controller.
+SWITCHES = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a run waits for its next poll
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that warns of what a checkpoint an epoch survives anyway
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,13 @@ def train(
     Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
     a worker refuses with, at once.
     """
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = POLL_SECONDS
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.worker_timeout)
+    os.environ |= SWITCHES | {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_timeout),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.worker_timeout),
+    }
     journal = Journal()
     least, most = config.least_workers, config.most_workers
-    trainer = _Trainer(
+    trainer = Trainer(
         _worker,
         train_loop_config={"config": config, "checkpoints": checkpoints, "journal": journal},
         backend_config=TensorFlowBackendConfig(),
@@ -99,17 +98,6 @@ def train(
     if last is None or len(last.history) != config.epochs:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
     return Trained(last, follower.workers, follower.restarts)
-
-
-class _Trainer(DataParallelTrainer):
-    """Leaves Ctrl-C to the program, and can be ended from another thread."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
-
-    def abort(self) -> None:
-        """End the run at once; `fit` raises RayActorError."""
-        ray.kill(self._controller)
 
 
 class _Follower(threading.Thread):
@@ -176,37 +164,6 @@ class _TellRestarts(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Ray Train's hook for lost workers."""
         self._journal.write(Restart(_first_cause(worker_exceptions)))
-
-
-class TensorFlowBackendConfig(BackendConfig):
-    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Ray Train asks a configuration for its backend."""
-        return _TensorFlowBackend
-
-
-class _TensorFlowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
-        """Ray Train's hook between the start of the workers and that of their loops."""
-        # A free port may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
-        addresses = worker_group.execute(_free_address)
-        ray.get(
-            [worker_group.execute_single_async(rank, _set_tf_config, addresses, rank) for rank in range(len(addresses))]
-        )
-
-
-def _free_address() -> str:
-    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _set_tf_config(addresses: list[str], rank: int) -> None:
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
 
 
 def _reason(error: Exception) -> str:
