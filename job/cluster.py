@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from job import storage
+import ray
+
+from job import ray_cluster, storage
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError
+from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError, last_line
 from job.outcome import Outcome
 from job.policy import patiently
 
@@ -43,15 +45,20 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
 
 
 def killed_for_memory(config: Settings, timeout: float) -> list[str]:
-    """The Ray pods of this job that the kubelet killed because they exceeded their memory limit.
+    """The Ray pods of this job that exceeded their memory limit.
 
-    None where this is no pod of a Ray cluster that reports to a RayJob. Raises ClusterError.
+    The kubelet knows of containers that were killed; where the kernel killed a process and its container lives on, the
+    container does. None where this is no pod of a Ray cluster that reports to a RayJob. Raises ClusterError.
     """
     cluster = os.environ.get("RAY_CLUSTER_NAME")
     if config.kubernetes_rayjob is None or cluster is None:
         return []
     pods = _Api(ClusterError, timeout).pods(f"ray.io/cluster={cluster}")
-    return [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
+    killed = [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
+    try:
+        return killed or ray_cluster.short_of_memory()
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the cluster's nodes cannot be asked: {last_line(error)}") from error
 
 
 def _was_oom_killed(container: Any) -> bool:

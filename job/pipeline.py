@@ -98,14 +98,23 @@ def _trained(
             try:
                 trained = trainer.train(config, folder, checkpoints, lambda entry: stage.entry(entry, config))
             except TrainingError as error:
-                killed = cluster.killed_for_memory(config, HASTY_SECONDS)
-                if not killed:
-                    raise
-                raise TrainingError(
-                    f"{error}; OOMKilled (exit code 137): {', '.join(killed)}; give the pods a higher memory limit"
-                ) from error
+                raise _explained(error, config) from error.__cause__
     last = trained.checkpoint
     return last, TrainingRecord(trained.workers, trained.restarts, time.time() - started, last.history)
+
+
+def _explained(error: TrainingError, config: JobConfig) -> TrainingError:
+    """The failure, with what Kubernetes knows of it."""
+    try:
+        killed = cluster.killed_for_memory(config, HASTY_SECONDS)
+    except ClusterError as unknown:
+        error.add_note(f"whether pods lacked memory is not known: {unknown}")
+        return error
+    if not killed:
+        return error
+    return TrainingError(
+        f"{error}; OOMKilled (exit code 137): {', '.join(killed)}; give the pods a higher memory limit"
+    )
 
 
 def _evaluated(

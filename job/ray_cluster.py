@@ -9,12 +9,15 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.config import JobConfig, Settings
 from job.errors import ClusterError
-from job.policy import CONNECT_SECONDS
+from job.policy import CONNECT_SECONDS, LOOK_SECONDS
 
 
 @contextlib.contextmanager
@@ -88,6 +91,29 @@ def check_capacity(config: Settings) -> None:
 def check_head_answers() -> None:
     """Raises ClusterError if the head of the connected cluster is gone."""
     _connect(str(ray.get_runtime_context().gcs_address), "the Ray head is gone: {}")
+
+
+def short_of_memory() -> list[str]:
+    """The hosts of the connected cluster whose control group had a process killed for its memory.
+
+    The kernel counts since the host began, which for a pod is its container's start. Raises ray.exceptions.RayError.
+    """
+    count: Any = ray.remote(num_cpus=0, max_retries=0)(kills_for_memory)
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[count.options(scheduling_strategy=there).remote()] = node["NodeManagerHostname"]
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
+    return [asked[answer] for answer in answered if ray.get(answer) > 0]
+
+
+def kills_for_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The processes of this control group (its version 2 or 1) that the kernel killed for their memory."""
+    for file in (cgroup / "memory.events", cgroup / "memory/memory.oom_control"):
+        if file.exists():
+            return int(dict(line.split() for line in file.read_text().splitlines()).get("oom_kill", 0))
+    return 0
 
 
 def _address(config: Settings) -> str:

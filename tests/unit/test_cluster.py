@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
-from job import cluster
+from job import cluster, ray_cluster
 from job.config import JobConfig
 from job.errors import DeliveryError, UsageError
 from job.outcome import Identity
@@ -158,6 +158,7 @@ def test_the_event(api, ended, kind, reason, message):
 
 
 def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "short_of_memory", lambda: ["by-the-kernel"])
     monkeypatch.setenv("RAY_CLUSTER_NAME", "nightly-1-abc")
     killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
     api.items = [
@@ -168,7 +169,24 @@ def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
     ]
     assert cluster.killed_for_memory(CONFIG, 5) == ["now", "before"]
     assert api.requests[0][1] == "team/pods?labelSelector=ray.io/cluster%3Dnightly-1-abc"
+    api.items = api.items[2:]
+    assert cluster.killed_for_memory(CONFIG, 5) == ["by-the-kernel"]
     assert cluster.killed_for_memory(JobConfig(), 5) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "kills"),
+    [
+        ("memory.events", "low 0\noom 3\noom_kill 2\n", 2),
+        ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", 1),
+        ("memory/memory.usage_in_bytes", "5\n", 0),
+    ],
+    ids=["cgroup v2", "cgroup v1", "neither"],
+)
+def test_the_kernel_counts_what_it_killed_for_memory(tmp_path, file, content, kills):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    assert ray_cluster.kills_for_memory(tmp_path) == kills
 
 
 def pod(name: str, status: dict) -> dict:
