@@ -89,7 +89,7 @@ def test_what_can_never_start_ends_as_a_failure_with_its_reason(release, open_na
 
 def test_too_little_memory_is_told_as_that(release, open_namespace):
     mnist_job: Release = release("mnist-job", open_namespace)
-    memory = {"requests": {"memory": "200Mi"}, "limits": {"memory": "700Mi"}}
+    memory = {"requests": {"memory": "200Mi"}, "limits": {"memory": "500Mi"}}
     mnist_job.install({"workerGroups": {"default": {"resources": memory}}, "settings": {"max_failures": 0}})
     status = mnist_job.finished()["status"]
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("FAILED", "Failed")
