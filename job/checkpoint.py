@@ -1,16 +1,25 @@
-"""A checkpoint: a folder with the model, the optimizer's variables, and the epochs so far. All that a resume needs.
+"""Checkpoints: after each epoch a folder with the model, the optimizer's variables and the epochs so far.
 
-The order of the data and the learning rate follow from the seed, the epoch and the optimizer's step count.
+All that a resume needs: the order of the data and the learning rate follow from the seed, the epoch and the optimizer's
+step count. A manifest with the SHA-256 of each file is moved into the folder last. A folder without one was never
+finished, and is passed over; one whose files are not those of its manifest was damaged later.
 """
 
+import hashlib
+import io
 import json
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ray.train import Checkpoint
+from pyarrow import fs
 
+from job import storage
+from job.errors import TrainingError
 from job.journal import Epoch
+from job.policy import CHECKPOINTS_TO_KEEP
 
 if TYPE_CHECKING:  # the driver, which does without TensorFlow, asks this module where the model lies
     import keras
@@ -18,32 +27,112 @@ if TYPE_CHECKING:  # the driver, which does without TensorFlow, asks this module
 MODEL = "model.keras"
 OPTIMIZER = "optimizer.npz"
 HISTORY = "history.json"
+MANIFEST = "manifest.json"
 
 
-def save(folder: Path, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch]) -> None:
-    """Write a checkpoint into `folder`."""
-    network.save(folder / MODEL)
-    np.savez(folder / OPTIMIZER, *(np.asarray(variable) for variable in optimizer.variables))
-    (folder / HISTORY).write_text(json.dumps([row._asdict() for row in history]))
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are those of its manifest. `damaged` tells of newer ones whose files are not."""
+
+    filesystem: fs.FileSystem
+    path: str
+    history: list[Epoch]
+    damaged: list[str]
+
+    @property
+    def model(self) -> storage.File:
+        """The saved model."""
+        return storage.File(self.filesystem, f"{self.path}/{MODEL}")
 
 
-def history(checkpoint: Checkpoint) -> list[Epoch]:
-    """The epochs that led to a checkpoint."""
-    assert checkpoint.filesystem is not None  # always set where Ray Train made the checkpoint
-    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{HISTORY}") as stream:
-        return _epochs(stream.read())
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder. Those that this object saves carry `run` in their names, and no other's."""
 
+    filesystem: fs.FileSystem
+    folder: str
+    run: str
 
-def restore(checkpoint: Checkpoint, network: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> list[Epoch]:
-    """Set the model and the optimizer to a checkpoint's state; gives the epochs that led to it."""
-    with checkpoint.as_directory() as path:
-        folder = Path(path)
-        network.load_weights(folder / MODEL)
-        with np.load(folder / OPTIMIZER) as arrays:
+    def save(self, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch]) -> None:
+        """Write a checkpoint, then remove the oldest beyond those kept. Raises OSError."""
+        variables = io.BytesIO()
+        np.savez(variables, *(np.asarray(variable) for variable in optimizer.variables))
+        contents = {
+            MODEL: _saved(network),
+            OPTIMIZER: variables.getvalue(),
+            HISTORY: json.dumps([row._asdict() for row in history]).encode(),
+        }
+        path = f"{self.folder}/{len(history):07}-{self.run}"
+        self.filesystem.create_dir(path, recursive=True)
+        for name, content in contents.items():
+            self._write(f"{path}/{name}", content)
+        manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        self._write(f"{path}/{MANIFEST}.new", json.dumps(manifest).encode())
+        self.filesystem.move(f"{path}/{MANIFEST}.new", f"{path}/{MANIFEST}")
+        for old in self._newest_first()[CHECKPOINTS_TO_KEEP:]:
+            self.filesystem.delete_dir(f"{self.folder}/{old}")
+
+    def newest(self) -> Checkpoint | None:
+        """The last checkpoint that is intact, or None before the first.
+
+        Raises TrainingError where there should be one, and none is intact; OSError where they cannot be read.
+        """
+        damaged = []
+        for name in self._newest_first():
+            path = f"{self.folder}/{name}"
+            try:
+                if not self._exists(f"{path}/{MANIFEST}"):
+                    if int(name[:7]) > 1:  # then the one before it was finished
+                        damaged.append(f"{name} has no {MANIFEST}")
+                    continue
+                self._verify(path)
+                history = [Epoch(**row) for row in json.loads(self._read(f"{path}/{HISTORY}"))]
+            except (ValueError, AttributeError, TypeError, FileNotFoundError) as error:
+                damaged.append(f"{name}: {error}")
+                continue
+            return Checkpoint(self.filesystem, path, history, damaged)
+        if damaged:
+            raise TrainingError(
+                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from nothing"
+            )
+        return None
+
+    def restore(self, path: str, network: "keras.Model", optimizer: "keras.optimizers.Optimizer") -> list[Epoch]:
+        """Set the model and the optimizer to the state of the checkpoint at `path`; gives the epochs that led to it."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / MODEL
+            file.write_bytes(self._read(f"{path}/{MODEL}"))
+            network.load_weights(file)
+        with np.load(io.BytesIO(self._read(f"{path}/{OPTIMIZER}"))) as arrays:
             for variable, name in zip(optimizer.variables, arrays.files, strict=True):
                 variable.assign(arrays[name])
-        return _epochs((folder / HISTORY).read_bytes())
+        return [Epoch(**row) for row in json.loads(self._read(f"{path}/{HISTORY}"))]
+
+    def _verify(self, path: str) -> None:
+        for file, sha256 in json.loads(self._read(f"{path}/{MANIFEST}")).items():
+            if hashlib.sha256(self._read(f"{path}/{file}")).hexdigest() != sha256:
+                raise ValueError(f"{file} is not as it was written")
+
+    def _newest_first(self) -> list[str]:
+        if not self._exists(self.folder):
+            return []
+        entries = self.filesystem.get_file_info(fs.FileSelector(self.folder))
+        return sorted((entry.base_name for entry in entries), reverse=True)
+
+    def _exists(self, path: str) -> bool:
+        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+    def _read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
 
 
-def _epochs(content: bytes) -> list[Epoch]:
-    return [Epoch(**row) for row in json.loads(content)]
+def _saved(network: "keras.Model") -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / MODEL
+        network.save(file)
+        return file.read_bytes()

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = [f"{name}: no such argument{_close_flag(name, settings)}" for name in unknown]
         config = sources.load(settings, flags, os.environ, parsed.config, faults)
         verbose = config.verbose
-        _command(parsed.command, config, dry_run=getattr(parsed, "dry_run", False))
+        _command(parsed, config)
     except (JobError, KeyboardInterrupt) as stop:
         error = stop if isinstance(stop, JobError) else Interrupted()
         if verbose:
@@ -49,16 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command(name: str, config: Settings, *, dry_run: bool) -> None:
-    if name == "config":
+def _command(parsed: argparse.Namespace, config: Settings) -> None:
+    if parsed.command == "config":
         yaml.safe_dump(config.model_dump(mode="json"), sys.stdout, sort_keys=False)
         return
     from job import pipeline  # Ray's import is slow: what is wrong with the settings is said without it
 
     if isinstance(config, JobConfig):
-        pipeline.run(config, dry_run=dry_run)
+        pipeline.run(config, dry_run=parsed.dry_run, force=parsed.force)
     elif isinstance(config, EvaluateConfig):
-        pipeline.evaluate(config, dry_run=dry_run)
+        pipeline.evaluate(config, dry_run=parsed.dry_run)
 
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", metavar="FILE", help="YAML file of settings")
         if name != "config":
             command.add_argument("--dry-run", action="store_true", help="check everything, and do nothing")
+        if name == "run":
+            help = "run anew, from nothing, whatever runs of this name have left"
+            command.add_argument("--force", action="store_true", help=help)
         for field, info in settings.model_fields.items():
             _add_flag(command, field, info)
     return parser
@@ -115,5 +118,5 @@ def _text(value: object) -> str:
 
 
 def _close_flag(name: str, settings: type[Settings]) -> str:
-    known = [sources.flag(field) for field in settings.model_fields] + ["--config", "--dry-run"]
+    known = [sources.flag(field) for field in settings.model_fields] + ["--config", "--dry-run", "--force"]
     return sources.did_you_mean(name.partition("=")[0], known) if name.startswith("--") else ""

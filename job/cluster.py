@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from job import storage
+import ray
+
+from job import ray_cluster, storage
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, DeliveryError, JobError, UsageError
+from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError, last_line
 from job.outcome import Outcome
-from job.patience import patiently
+from job.policy import patiently
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LONGEST_MESSAGE = 1024  # characters of an Event's message; the API server refuses more
@@ -40,6 +42,28 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
+
+
+def killed_for_memory(config: Settings, timeout: float) -> list[str]:
+    """The Ray pods of this job that exceeded their memory limit.
+
+    The kubelet knows of containers that were killed; where the kernel killed a process and its container lives on, the
+    container does. None where this is no pod of a Ray cluster that reports to a RayJob. Raises ClusterError.
+    """
+    cluster = os.environ.get("RAY_CLUSTER_NAME")
+    if config.kubernetes_rayjob is None or cluster is None:
+        return []
+    pods = _Api(ClusterError, timeout).pods(f"ray.io/cluster={cluster}")
+    killed = [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
+    try:
+        return killed or ray_cluster.short_of_memory()
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the cluster's nodes cannot be asked: {last_line(error)}") from error
+
+
+def _was_oom_killed(container: Any) -> bool:
+    endings = (container.state.terminated, container.last_state.terminated)
+    return any(ending is not None and ending.reason == "OOMKilled" for ending in endings)
 
 
 def result(outcome: Outcome) -> dict[str, str | None]:
@@ -130,6 +154,14 @@ class _Api:
             f"RayJob {name}",
             lambda left: custom.get_namespaced_custom_object(
                 "ray.io", "v1", self.namespace, "rayjobs", name, _request_timeout=left
+            ),
+        )
+
+    def pods(self, selector: str) -> Any:
+        return self._ask(
+            f"the pods {selector}",
+            lambda left: (
+                self._core.list_namespaced_pod(self.namespace, label_selector=selector, _request_timeout=left).items
             ),
         )
 

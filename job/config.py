@@ -7,6 +7,7 @@ Flags, environment variables and the YAML file are three spellings of the same f
 import hashlib
 import json
 import math
+import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -70,6 +71,9 @@ class Settings(BaseModel):
     kubernetes_rayjob: str | None = setting(
         None, "in a pod: record the result as an Event on this RayJob of the pod's namespace", min_length=1
     )
+    timeout: float | None = setting(
+        None, "seconds after which the whole run ends, with the exit code of what it was doing", gt=0, le=31_536_000
+    )
     delivery_timeout: float = setting(
         30, "seconds after which a place that does not take the result is given up", gt=0, le=3600
     )
@@ -89,9 +93,13 @@ class Settings(BaseModel):
 
     def affecting_result(self) -> dict[str, Any]:
         """The settings that can change the trained model, JSON-ready."""
-        fields = type(self).model_fields
-        values = self.model_dump(mode="json")
-        return {name: values[name] for name in fields if _affects_result(name, type(self))}
+        return self.model_dump(mode="json", include=self.fields_affecting_result())
+
+    @classmethod
+    def fields_affecting_result(cls) -> set[str]:
+        """The names of the settings that can change the trained model."""
+        extras = {name: info.json_schema_extra for name, info in cls.model_fields.items()}
+        return {name for name, extra in extras.items() if isinstance(extra, dict) and extra["affects_result"] is True}
 
     def config_hash(self) -> str:
         """The first 12 hex digits of the SHA-256 of `affecting_result()`: equal for runs that should end alike."""
@@ -103,7 +111,9 @@ class JobConfig(Settings):
     """Settings of `mnist-job run`. The defaults are the reference notebook's, with cosine decay on top."""
 
     epochs: int = setting(10, "passes over the training data", affects_result=True, ge=1, le=1_000_000)
-    workers: int = setting(2, "training processes", affects_result=True, ge=1, le=10_000)
+    workers: int | str = setting(
+        2, "training processes; MIN:MAX takes as many as the cluster has room for, also later", affects_result=True
+    )
     batch_size: int = setting(
         32, "images per optimizer step, over all workers together", affects_result=True, ge=1, le=1_000_000
     )
@@ -131,10 +141,29 @@ class JobConfig(Settings):
     @field_validator("batch_size")
     @classmethod
     def _has_an_image_for_each_worker(cls, value: int, info: ValidationInfo) -> int:
-        workers = info.data.get("workers", 1)
-        if value < workers:
-            raise ValueError(f"is less than one image for each of {workers} workers")
+        most = _range(info.data.get("workers", 1))[1]
+        if value < most:
+            raise ValueError(f"is less than one image for each of {most} workers")
         return value
+
+    @field_validator("workers", mode="plain")
+    @classmethod
+    def _is_a_number_or_a_range(cls, value: object) -> int | str:
+        match = re.fullmatch(r"\s*(\d{1,5})(?::(\d{1,5}))?\s*", str(value))
+        least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= least <= most <= 10_000:
+            raise ValueError("is neither a number of workers from 1 to 10000 nor such a range MIN:MAX")
+        return least if least == most else f"{least}:{most}"
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which there is no training."""
+        return _range(self.workers)[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers beyond which there are no more."""
+        return _range(self.workers)[1]
 
     @property
     def threads_per_worker(self) -> int:
@@ -149,6 +178,6 @@ class EvaluateConfig(Settings):
     model: str = setting(..., "path or URI of a saved .keras model", affects_result=True, min_length=1)
 
 
-def _affects_result(name: str, settings: type[Settings]) -> bool:
-    extra = settings.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and extra["affects_result"] is True
+def _range(workers: int | str) -> tuple[int, int]:
+    least, _, most = str(workers).partition(":")
+    return int(least), int(most or least)

@@ -5,11 +5,12 @@ chunk by chunk, so that a process never holds more than the uint8 images and one
 model scales them (`Training.scale`), so a saved model takes images as they are in the data set.
 """
 
+import hashlib
 import importlib.util
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ class Summary:
     train: int
     validation: int
     test: int
+    sha256: str  # of all pixels and labels, in whatever file and dtype they were stored
 
 
 def absolute(source: str) -> str:
@@ -78,6 +80,9 @@ def dataset_name(source: str) -> str:
 def check(source: str, validation_fraction: float, batch_size: int) -> Summary:
     """Read the whole data set once and say what it holds. Raises DataError on whatever training would stumble over."""
     training = load_training(source, validation_fraction, batch_size)
+    digest = hashlib.sha256(repr(training.image_shape).encode())
+    for split in (training.train, training.validation):
+        _update(digest, split)
     summary = Summary(
         name=dataset_name(source),
         image_shape=training.image_shape,
@@ -85,6 +90,7 @@ def check(source: str, validation_fraction: float, batch_size: int) -> Summary:
         train=len(training.train),
         validation=len(training.validation),
         test=0,
+        sha256="",
     )
     del training  # before the test images are read: both together may be more than a process should hold
     test = load_test(source)
@@ -95,7 +101,13 @@ def check(source: str, validation_fraction: float, batch_size: int) -> Summary:
             f"but those of x_train are {shape_text(summary.image_shape)}"
         )
     check_labels_below(test.labels, summary.classes, f"{where}: y_test")
-    return Summary(**{**vars(summary), "test": len(test)})
+    _update(digest, test)
+    return replace(summary, test=len(test), sha256=digest.hexdigest())
+
+
+def _update(digest: "hashlib._Hash", split: Split) -> None:
+    for array in (split.images, split.labels):
+        digest.update(np.ascontiguousarray(array).data)
 
 
 def load_training(source: str, validation_fraction: float, batch_size: int) -> Training:

@@ -61,7 +61,7 @@ class Interrupted(JobError):  # noqa: N818 it is no error
     exit_code = 130
 
     def __init__(self) -> None:
-        super().__init__("interrupted; nothing was published")
+        super().__init__("interrupted; nothing was published, and the same command goes on from the last epoch")
 
 
 NAMES = {error.exit_code: error.__name__ for error in JobError.__subclasses__()}

@@ -15,9 +15,9 @@ from pyarrow import fs
 from job import data, storage
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
+from job.policy import EVALUATION_RETRIES
 
 BATCH = 1000  # images at a time; the result does not depend on it
-MAX_RETRIES = 2  # of the task, when its process or node is lost
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def evaluate(config: Settings, model: storage.File) -> Evaluation:
 
     Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
     """
-    task = ray.remote(num_cpus=1, num_gpus=int(config.evaluate_on_gpu), max_retries=MAX_RETRIES)(_task)
+    task = ray.remote(num_cpus=1, num_gpus=int(config.evaluate_on_gpu), max_retries=EVALUATION_RETRIES)(_task)
     try:
         return ray.get(task.remote(config, model))
     except ray.exceptions.RayTaskError as error:
@@ -44,7 +44,7 @@ def evaluate(config: Settings, model: storage.File) -> Evaluation:
             raise error.cause from error
         raise
     except ray.exceptions.RayError as error:
-        raise EvaluationError(f"the evaluation's process was lost {MAX_RETRIES + 1} times: {error}") from error
+        raise EvaluationError(f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}") from error
 
 
 def _task(config: Settings, model: storage.File) -> Evaluation:

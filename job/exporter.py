@@ -15,16 +15,16 @@ from prometheus_client.registry import Collector
 from job import metrics
 from job.errors import ClusterError, DeliveryError, last_line
 from job.outcome import Outcome
+from job.policy import EXPORTER_START_SECONDS
 
 # Ray's own label of the head's node; a thousandth of it places the actor there and leaves it free for others.
 ON_HEAD = {"node:__internal_head__": 0.001}
-START_SECONDS = 60.0  # a process, on a head that may be busy
 
 
 def start(port: int) -> None:
     """Serve at `port` of the head, if that is not done already. Raises ClusterError if it cannot be done."""
     try:
-        ray.get(_actor(port).ready.remote(), timeout=START_SECONDS)
+        ray.get(_actor(port).ready.remote(), timeout=EXPORTER_START_SECONDS)
     except ray.exceptions.RayError as error:
         raise ClusterError(f"--exporter-port {port}: cannot be served on the Ray head: {last_line(error)}") from error
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.errors import JobError
 
@@ -22,6 +23,13 @@ class Epoch(NamedTuple):
     validation_accuracy: float
     learning_rate: float
     seconds: float
+
+
+class Start(NamedTuple):
+    """So many workers begin to train, after passing over checkpoints that were damaged."""
+
+    workers: int
+    damaged: list[str]
 
 
 class Restart(NamedTuple):
@@ -40,14 +48,17 @@ class End(NamedTuple):
     """Ray Train has returned."""
 
 
-Entry = Epoch | Restart | Refusal | End
+Entry = Start | Epoch | Restart | Refusal | End
 
 
 class Journal:
     """Entries in the order of their writing. Any process of the cluster may hold it."""
 
     def __init__(self) -> None:
-        self._entries: Any = ray.remote(num_cpus=0)(_Entries).remote()
+        # Beside the driver, with which alone it may be lost: a worker's node may go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        entries: Any = ray.remote(num_cpus=0)(_Entries)
+        self._entries = entries.options(scheduling_strategy=here).remote()
 
     def write(self, entry: Entry) -> None:
         """Add an entry. Does not wait: it may be called from Ray Train's event loop."""

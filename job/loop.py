@@ -5,29 +5,29 @@ of each step. So the loop is written out: one compiled function runs a whole epo
 the only messages between workers are one all-reduce of the gradients a step and one of three sums an epoch.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
-import ray.train
+import ray.train.collective
 import tensorflow as tf
 
-from job import checkpoint, data, model
+from job import data, model
 from job.batches import ResidentBatches, Share, Tensor
+from job.checkpoint import Checkpoints
 from job.config import JobConfig
 from job.errors import ClusterError
-from job.journal import Epoch, Journal
+from job.journal import Epoch, Journal, Start
 
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
 
 
-def train(config: JobConfig, journal: Journal) -> None:
-    """Train to the last epoch, from the last checkpoint if there is one; report a checkpoint each epoch.
+def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal) -> None:
+    """Train to the last epoch, from the last intact checkpoint if there is one; save a checkpoint each epoch.
 
-    Raises DataError for data the driver did not see, ClusterError where a GPU was asked for and TensorFlow has none.
+    Raises DataError for data the driver did not see, ClusterError where a GPU was asked for and TensorFlow has none,
+    TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
     """
     strategy = start_tensorflow(config)
     context = ray.train.get_context()
@@ -46,8 +46,8 @@ def train(config: JobConfig, journal: Journal) -> None:
     del training  # the device holds it now
 
     history: list[Epoch] = []
-    if (last := ray.train.get_checkpoint()) is not None:
-        history = checkpoint.restore(last, network, optimizer)
+    if (path := _agreed_checkpoint(checkpoints, journal, share)) is not None:
+        history = checkpoints.restore(path, network, optimizer)
 
     run_epoch = compile_epoch(strategy, network, optimizer, batches, validation)
     for epoch in range(len(history), config.epochs):
@@ -64,8 +64,8 @@ def train(config: JobConfig, journal: Journal) -> None:
         )
         history.append(row)
         if share.rank == 0:
+            checkpoints.save(network, optimizer, history)
             journal.write(row)
-        report(row, history, network, optimizer, share)
 
 
 def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
@@ -138,13 +138,12 @@ def compile_epoch(
     return epoch  # type: ignore[no-any-return]
 
 
-def report(
-    row: Epoch, history: list[Epoch], network: keras.Model, optimizer: keras.optimizers.Optimizer, share: Share
-) -> None:
-    """Hand Ray Train this epoch's checkpoint. Every worker must call it: it returns when all have."""
-    with tempfile.TemporaryDirectory() as folder:
-        if share.rank == 0:
-            checkpoint.save(Path(folder), network, optimizer, history)
-            ray.train.report(row._asdict(), checkpoint=ray.train.Checkpoint.from_directory(folder))
-        else:
-            ray.train.report({})
+def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, share: Share) -> str | None:
+    """The checkpoint that all workers go on from: the first worker's choice."""
+    path: str | None = None
+    if share.rank == 0:
+        newest = checkpoints.newest()
+        journal.write(Start(share.workers, newest.damaged if newest else []))
+        path = newest.path if newest else None
+    agreed: str | None = ray.train.collective.broadcast_from_rank_zero(path)
+    return agreed

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from job.errors import DeliveryError, UsageError
 from job.outcome import Outcome
-from job.patience import patiently
+from job.policy import patiently
 
 COMPLETION = "mnist_job_last_completion_timestamp_seconds"
 SUCCEEDED = "mnist_job_last_run_succeeded"

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from job import __version__
 from job.config import Settings
 from job.data import dataset_name
@@ -26,6 +28,7 @@ class Identity:
     config: dict[str, Any]
     config_hash: str
     started: float
+    data_sha256: str | None = None
 
     @classmethod
     def of(cls, config: Settings) -> "Identity":
@@ -44,7 +47,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How training went. The last epoch's losses and accuracy are those of the model that was evaluated."""
+    """How training went; `restarts` and `seconds` count since the job was last resumed.
+
+    The last epoch's losses and accuracy are those of the model that was evaluated.
+    """
 
     workers: int
     restarts: int
@@ -79,6 +85,11 @@ class Outcome:
         if self.training is not None:
             content["training"]["history"] = [row._asdict() for row in self.training.history]
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "Outcome":
+        """What `to_json` wrote. Raises ValueError for anything else."""
+        return TypeAdapter(cls).validate_json(content)
 
     def history_csv(self) -> str:
         """`history.csv`: a row an epoch."""

@@ -11,7 +11,7 @@ from job import __version__
 from job.config import JobConfig
 from job.data import Summary, shape_text
 from job.evaluation import Evaluation
-from job.journal import Epoch, Restart
+from job.journal import Epoch, Restart, Start
 
 
 class Display:
@@ -67,9 +67,13 @@ class Stage:
     def __init__(self, display: Display, bar: Progress, task: TaskID) -> None:
         self._display, self._bar, self._task = display, bar, task
 
-    def entry(self, entry: Epoch | Restart, config: JobConfig) -> None:
-        """An epoch that ended, or workers that start again."""
+    def entry(self, entry: Start | Epoch | Restart, config: JobConfig) -> None:
+        """Workers that have started, an epoch that ended, or workers that were lost."""
         match entry:
+            case Start(workers, damaged):
+                for checkpoint in damaged:
+                    self._display.line(f"a damaged checkpoint was passed over: {checkpoint}")
+                self._display.line(f"{workers} workers have started")
             case Restart(reason):
                 self._display.line(f"workers are started again from the last epoch: {reason}")
             case Epoch():

@@ -9,13 +9,15 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job.config import JobConfig, Settings
 from job.errors import ClusterError
-
-CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
+from job.policy import CONNECT_SECONDS, LOOK_SECONDS
 
 
 @contextlib.contextmanager
@@ -82,8 +84,36 @@ def is_local(config: Settings) -> bool:
 def check_capacity(config: Settings) -> None:
     """Raises ClusterError unless the cluster's nodes can hold all workers at once, and the evaluation after them."""
     if isinstance(config, JobConfig):
-        _check_fits(config.workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
+        _check_fits(config.least_workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
     _check_fits(1, 1, int(config.evaluate_on_gpu), "the evaluation")
+
+
+def check_head_answers() -> None:
+    """Raises ClusterError if the head of the connected cluster is gone."""
+    _connect(str(ray.get_runtime_context().gcs_address), "the Ray head is gone: {}")
+
+
+def short_of_memory() -> list[str]:
+    """The hosts of the connected cluster whose control group had a process killed for its memory.
+
+    The kernel counts since the host began, which for a pod is its container's start. Raises ray.exceptions.RayError.
+    """
+    count: Any = ray.remote(num_cpus=0, max_retries=0)(kills_for_memory)
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[count.options(scheduling_strategy=there).remote()] = node["NodeManagerHostname"]
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
+    return [asked[answer] for answer in answered if ray.get(answer) > 0]
+
+
+def kills_for_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The processes of this control group (its version 2 or 1) that the kernel killed for their memory."""
+    for file in (cgroup / "memory.events", cgroup / "memory/memory.oom_control"):
+        if file.exists():
+            return int(dict(line.split() for line in file.read_text().splitlines()).get("oom_kill", 0))
+    return 0
 
 
 def _address(config: Settings) -> str:
@@ -107,13 +137,16 @@ def _check_fits(count: int, cpus: float, gpus: int, what: str) -> None:
 
 
 def _check_answers(address: str) -> None:
+    if address not in ("local", "auto") and address.rpartition(":")[2].isdigit():
+        _connect(address, f"--address {address}: no Ray cluster can be reached: {{}}")
+
+
+def _connect(address: str, sentence: str) -> None:
     host, _, port = address.rpartition(":")
-    if address in ("local", "auto") or not port.isdigit():
-        return
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster can be reached: {error}") from error
+        raise ClusterError(sentence.format(error)) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,13 +1,7 @@
-"""Ray Train around the loop: workers, TF_CONFIG, storage, retries.
-
-Neither the driver nor Ray Train's controller imports TensorFlow, whose import is a worker's longest wait: Ray's own
-TensorflowTrainer would make both pay for it before the workers may begin.
-"""
+"""Ray Train around the loop: workers, storage, retries."""
 
 import contextlib
-import json
 import os
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,56 +9,66 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.callback import UserCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import checkpoint
+from job import ray_cluster
+from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
-from job.journal import End, Epoch, Journal, Refusal, Restart
+from job.journal import End, Epoch, Journal, Refusal, Restart, Start
+from job.policy import RESIZE_SECONDS, worth_a_restart
+from job.ray_train import TensorFlowBackendConfig, Trainer
 
-CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it while the last is being written
-
-POLL_SECONDS = "0.2"  # a worker's report waits for the controller's next poll: Ray's 2 s would be 20 s of a short run
+# Read by Ray Train's controller.
+SWITCHES = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a run waits for its next poll
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that warns of what a checkpoint an epoch survives anyway
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: its history, the last checkpoint, and how often workers had to start again."""
+    """What training leaves: its last checkpoint, the workers it had then, and how often they had to start again."""
 
-    history: list[Epoch]
-    checkpoint: ray.train.Checkpoint
+    checkpoint: Checkpoint
+    workers: int
     restarts: int
 
 
-def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Restart], None]) -> Trained:
-    """Train on the connected cluster, with checkpoints in the run's work folder; `on_entry` is told of each epoch and
-    restart as it happens.
+def train(
+    config: JobConfig, folder: RunFolder, checkpoints: Checkpoints, on_entry: Callable[[Start | Epoch | Restart], None]
+) -> Trained:
+    """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told of each epoch and restart
+    as it happens.
 
-    Raises TrainingError when failures exceed `max_failures`, and whatever JobError a worker refuses with, at once.
+    Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
+    a worker refuses with, at once.
     """
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = POLL_SECONDS
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.start_timeout)
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(config.worker_timeout)
+    os.environ |= SWITCHES | {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_timeout),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.worker_timeout),
+    }
     journal = Journal()
-    trainer = _Trainer(
+    least, most = config.least_workers, config.most_workers
+    trainer = Trainer(
         _worker,
-        train_loop_config={"config": config, "journal": journal},
+        train_loop_config={"config": config, "checkpoints": checkpoints, "journal": journal},
         backend_config=TensorFlowBackendConfig(),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=least if least == most else (least, most),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=RunConfig(  # type: ignore[arg-type]  # annotated with the class of Ray Train v1
-            name="checkpoints",
+            # Ray's own records. A name of its own for each run: nothing is restored from them.
+            name=f"ray-{checkpoints.run}",
             storage_path=folder.work,
             storage_filesystem=folder.filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_TO_KEEP),
             failure_config=FailureConfig(
                 max_failures=config.max_failures,
                 controller_failure_limit=config.max_failures,
@@ -77,9 +81,9 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
 
     follower = _Follower(journal, on_entry, trainer.abort)
     follower.start()
-    failure, last = None, None
+    failure = None
     try:
-        last = trainer.fit().checkpoint
+        trainer.fit()
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         failure = error
     finally:
@@ -88,32 +92,23 @@ def train(config: JobConfig, folder: RunFolder, on_entry: Callable[[Epoch | Rest
     if follower.refusal is not None:
         raise follower.refusal from failure
     if failure is not None:
+        ray_cluster.check_head_answers()
         raise TrainingError(f"training failed: {_reason(failure)}") from failure
-    history = checkpoint.history(last) if last is not None else []
-    if last is None or len(history) != config.epochs:
-        raise TrainingError(f"training ended after {len(history)} of {config.epochs} epochs, without an error")
-    return Trained(history, last, follower.restarts)
-
-
-class _Trainer(DataParallelTrainer):
-    """Leaves Ctrl-C to the program, and can be ended from another thread."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
-
-    def abort(self) -> None:
-        """End the run at once; `fit` raises RayActorError."""
-        ray.kill(self._controller)
+    last = checkpoints.newest()
+    if last is None or len(last.history) != config.epochs:
+        raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
+    return Trained(last, follower.workers, follower.restarts)
 
 
 class _Follower(threading.Thread):
     """Reads the journal beside the run: `fit` itself says nothing until its end."""
 
     def __init__(
-        self, journal: Journal, on_entry: Callable[[Epoch | Restart], None], abort: Callable[[], None]
+        self, journal: Journal, on_entry: Callable[[Start | Epoch | Restart], None], abort: Callable[[], None]
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._journal, self._on_entry, self._abort = journal, on_entry, abort
+        self.workers = 0
         self.restarts = 0
         self.refusal: JobError | None = None
 
@@ -122,10 +117,14 @@ class _Follower(threading.Thread):
         with contextlib.suppress(ray.exceptions.RayError):
             for entry in self._journal.read():
                 match entry:
+                    case Start(workers):
+                        # More workers than before are an elastic run's growth, and no loss.
+                        self.restarts += int(0 < workers <= self.workers)
+                        self.workers = workers
+                        self._on_entry(entry)
                     case Epoch():
                         self._on_entry(entry)
-                    case Restart():
-                        self.restarts += 1
+                    case Restart() if self.refusal is None:
                         self._on_entry(entry)
                     case Refusal(error) if self.refusal is None:
                         self.refusal = error
@@ -134,19 +133,22 @@ class _Follower(threading.Thread):
 
 def _worker(arguments: dict[str, Any]) -> None:
     """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
-    config, journal = arguments["config"], arguments["journal"]
+    config, checkpoints, journal = arguments["config"], arguments["checkpoints"], arguments["journal"]
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from job import loop
 
     try:
-        loop.train(config, journal)
+        loop.train(config, checkpoints, journal)
     except JobError as error:
         journal.write(Refusal(error))
         raise
     except Exception as error:
         # As text: a TensorFlow exception would make driver and controller import TensorFlow to unpickle it.
-        raise WorkerError(f"{type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        if not worth_a_restart(error):
+            journal.write(Refusal(TrainingError(f"training failed: {text} (--verbose shows where)")))
+        raise WorkerError(text) from error
 
 
 class WorkerError(Exception):
@@ -164,46 +166,26 @@ class _TellRestarts(UserCallback):
         self._journal.write(Restart(_first_cause(worker_exceptions)))
 
 
-class TensorFlowBackendConfig(BackendConfig):
-    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Ray Train asks a configuration for its backend."""
-        return _TensorFlowBackend
-
-
-class _TensorFlowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
-        """Ray Train's hook between the start of the workers and that of their loops."""
-        # A free port may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
-        addresses = worker_group.execute(_free_address)
-        ray.get(
-            [worker_group.execute_single_async(rank, _set_tf_config, addresses, rank) for rank in range(len(addresses))]
-        )
-
-
-def _free_address() -> str:
-    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _set_tf_config(addresses: list[str], rank: int) -> None:
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, WorkerGroupError):
         return _first_cause(error.worker_failures)
     return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
+_DEAD = "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)"
+# What Ray says of a lost worker, in whichever of its exceptions, and what that means; the first that fits.
+_FATES = {
+    "out of memory issue": "worker {rank} was killed because its node or pod ran out of memory; "
+    "give it more, or its workers less to hold",
+    "worker process has died": _DEAD,
+    "actor died": _DEAD,
+}
+
+
 def _first_cause(failures: dict[int, Exception]) -> str:
     """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
-    dead = [rank for rank, error in failures.items() if isinstance(error, ray.exceptions.RayActorError)]
-    if dead:
-        return f"the process of worker {min(dead)} died (killed, out of memory, or its node was lost)"
+    for told, sentence in _FATES.items():
+        ranks = [rank for rank, error in failures.items() if told in str(error)]
+        if ranks:
+            return sentence.format(rank=min(ranks))
     return f"worker {min(failures)}: {last_line(failures[min(failures)])}"

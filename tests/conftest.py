@@ -5,13 +5,21 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
+RAY = str(Path(sys.executable).with_name("ray"))
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+WAIT_SECONDS = 240
+LONG = ("--data", "digits", "--epochs", "100000")
 TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
 
 for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
@@ -37,6 +45,67 @@ def job(*arguments: object, cwd: Path, **environment: str) -> subprocess.Complet
     process = start(*arguments, cwd=cwd, **environment)
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [child for child in descendants(process) if "RayTrainWorker" in command_line(child)]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
+
+
+def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
+    """Returns when the program has printed a line that begins so."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"ended before {beginning!r}: {process.communicate()[1]}")
+
+
+@dataclass
+class Head:
+    """A Ray head of a test's own, which demands TOKEN: the addresses of its cluster and of its Jobs API."""
+
+    address: str
+    jobs: str
+    process: subprocess.Popen[bytes]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a `ray start --block` and what it has started, as where a node loses its power."""
+    for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            part.kill()
+    process.wait()
+
+
+@contextmanager
+def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
+    """A Ray head as `ray start --head` makes it, ready to take jobs."""
+    port, dashboard = free_port(), free_port()
+    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", *flags]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
+    with (folder / "head.log").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
+        head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process)
+        check = [RAY, "job", "list", "--address", head.jobs]
+        deadline = time.monotonic() + WAIT_SECONDS
+        try:
+            while subprocess.run(check, capture_output=True, env=os.environ | TOKEN).returncode != 0:
+                assert time.monotonic() < deadline, (folder / "head.log").read_text()
+            yield head
+        finally:
+            if process.poll() is None:
+                kill(process)
 
 
 def tool(name: str) -> str:

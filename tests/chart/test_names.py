@@ -14,6 +14,7 @@ LONG = "a" + "-long" * 10 + "er"  # 53 characters: Helm allows no more
 
 GPUS = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1}}}  # for settings.evaluate_on_gpu
 OTHER = {
+    "timeout": 60.0,
     "data": "/storage/other.npz",
     "learning_rate_schedule": "constant",
     "hidden_layers": [32],

@@ -65,10 +65,9 @@ def test_numbers_reach_the_program_unrounded(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, {"workers": 2, "use_gpu": False, "output": "/storage/runs", "exporter_port": 8000, "name": "demo"}),
+        ({}, {"workers": 2, "use_gpu": False, "exporter_port": 8000, "name": "demo"}),
         ({"workerGroups": {"b": {"replicas": 3, "gpus": 0, "resources": {}}}}, {"workers": 5}),
         (GPUS | {"workerGroups": {"default": {"replicas": 3, "gpus": 4}}}, {"workers": 12, "use_gpu": True}),
-        ({"storage": {"uri": "gs://bucket/runs"}}, {"output": "gs://bucket/runs"}),
         (
             {"metrics": {"port": 9000, "pushgateway": {"url": "http://push:9091"}}},
             {"pushgateway_url": "http://push:9091"},
@@ -77,12 +76,31 @@ def test_numbers_reach_the_program_unrounded(tmp_path):
             {"metrics": {"pushgateway": {"deploy": {"enabled": True}}}},
             {"pushgateway_url": "http://demo-pushgateway:9091"},
         ),
+        ({"mode": "cluster"}, {"output": "/storage/runs/demo"}),
         ({"mode": "cluster"}, {"kubernetes_result": None, "kubernetes_rayjob": None, "exporter_port": 8000}),
     ],
 )
 def test_what_the_chart_decides(values, expected, tmp_path):
     config = read(values, tmp_path)
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "output"),
+    [
+        ("", "/storage/runs/{}"),
+        ("gs://bucket/runs/", "gs://bucket/runs/{}"),
+        ("s3://bucket/runs?scheme=http&region=here", "s3://bucket/runs/{}?scheme=http&region=here"),
+    ],
+)
+def test_a_retry_finds_its_runs_checkpoints_and_another_run_does_not(tmp_path, uri, output):
+    places = set()
+    for seed in (0, 0, 1):
+        values = {"storage": {"uri": uri}, "settings": {"seed": seed}}
+        config = read(values, tmp_path)
+        assert config.output == output.format(config.kubernetes_rayjob)
+        places.add(config.output)
+    assert len(places) == 2
 
 
 def test_a_job_reports_to_its_own_objects(tmp_path):
@@ -95,6 +113,7 @@ def test_a_job_reports_to_its_own_objects(tmp_path):
         (["configmaps"], [config.kubernetes_result], ["get", "patch"]),
         (["rayjobs"], [config.kubernetes_rayjob], ["get"]),
         (["events"], None, ["create"]),
+        (["pods"], None, ["list"]),
     ]
 
 

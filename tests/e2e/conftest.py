@@ -71,6 +71,7 @@ def release(image) -> Callable[[str, Namespace], Release]:
         "settings": {"data": "digits", "epochs": 3},
         "head": {"resources": small},
         "workerGroups": {"default": {"replicas": 2, "resources": small}},
+        "limits": {"backoffLimit": 0},
         "submitter": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}},
     }
     return lambda name, namespace: Release(name, namespace, base)

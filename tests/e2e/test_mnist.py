@@ -33,9 +33,11 @@ def test_two_workers_are_as_good_as_one_machine(release, open_namespace, image, 
     )
     status = mnist_job.finished()["status"]
     assert status["jobStatus"] == "SUCCEEDED", status["message"]
-    assert float(mnist_job.result()["accuracy"]) >= 0.978
+    result = mnist_job.result()
+    assert float(result["accuracy"]) >= 0.978
     reader = open_namespace.start("reader", image, claim=claim)
-    files = open_namespace.exec(reader, "ls", "/volume/runs/mnist-job").split()
+    folder = str(Path(result["model"]).parent).replace("/storage/", "/volume/")
+    files = open_namespace.exec(reader, "ls", folder).split()
     assert {"model.keras", "outcome.json"} <= set(files)
     open_namespace.kubectl("delete", "pod", reader)
     mnist_job.uninstall()

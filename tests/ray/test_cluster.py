@@ -4,55 +4,24 @@ import json
 import os
 import socket
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import numpy as np
-import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import PROGRAM, TINY, free_port, job
+from tests.conftest import PROGRAM, RAY, TINY, TOKEN, free_port, job, ray_head
 from tests.unit.test_metrics import values
-
-WAIT_SECONDS = 240
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """A Ray head as `ray start --head` makes it, its token required; the addresses of its cluster and Jobs API."""
-    port, dashboard = free_port(), free_port()
-    log = tmp_path_factory.mktemp("head") / "log"
-    command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
-    command += ["--num-gpus=2"]  # which it has not: see test_gpus_that_only_ray_sees
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
-        addresses = {"ray": f"127.0.0.1:{port}", "jobs": f"http://127.0.0.1:{dashboard}"}
-        started = psutil.Process(process.pid)
-        try:
-            check = [RAY, "job", "list", "--address", addresses["jobs"]]
-            wait_until(lambda: subprocess.run(check, capture_output=True, env=os.environ | TOKEN).returncode == 0, log)
-            yield addresses
-        finally:
-            processes = [*started.children(recursive=True), started]
-            process.terminate()
-            for survivor in psutil.wait_procs(processes, timeout=30)[1]:
-                survivor.kill()
-
-
-def wait_until(condition, log: Path) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        if condition():
-            return
-    raise AssertionError(f"not ready: {log.read_text()}")
+    """The addresses of a Ray head and its Jobs API. It has two GPUs only in its own mind."""
+    with ray_head(tmp_path_factory.mktemp("head"), "--num-cpus=2", "--num-gpus=2") as head:
+        yield {"ray": head.address, "jobs": head.jobs}
 
 
 def outcome(folder: Path) -> dict:
@@ -61,7 +30,7 @@ def outcome(folder: Path) -> dict:
 
 def test_it_runs_on_a_cluster_by_address_and_leaves_it_running(head, tmp_path):
     for _ in range(2):
-        result = job("run", *TINY, "--address", head["ray"], cwd=tmp_path, **TOKEN)
+        result = job("run", *TINY, "--force", "--address", head["ray"], cwd=tmp_path, **TOKEN)
         assert (result.returncode, result.stderr) == (0, "")
         assert f"connecting to Ray at {head['ray']}" in result.stdout
     assert outcome(tmp_path / "runs")["evaluation"]["samples"] == 360
@@ -78,7 +47,7 @@ def test_gpus_that_only_ray_sees_end_the_job_instead_of_training_on_the_cpu(head
         result = job("run", *TINY, "--address", head["ray"], *flags, cwd=tmp_path, **TOKEN)
         assert (result.returncode, len(result.stderr.splitlines())) == (4, 1), result.stderr
         assert f"{flags[0]}: TensorFlow sees no GPU" in result.stderr
-        assert list(tmp_path.iterdir()) == []
+        assert not (tmp_path / "runs/mnist-job").exists()
 
 
 def submit(head, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 import pytest
 
 from job import data, ray_cluster, trainer
+from job.checkpoint import Checkpoints
 from job.config import JobConfig
 from job.folder import RunFolder
 from job.journal import Epoch
@@ -18,11 +19,11 @@ def ray():
 
 def losses(tmp_path, **settings) -> list[Epoch]:
     config = JobConfig(data=data.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
-    folder = RunFolder.create(str(tmp_path), "job", "run")
-    try:
-        return trainer.train(config, folder, lambda entry: None).history
-    finally:
-        folder.discard()
+    with RunFolder.opened(str(tmp_path), "job") as folder:
+        checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, "run")
+        history = trainer.train(config, folder, checkpoints, lambda entry: None).checkpoint.history
+        folder.clear()
+    return history
 
 
 def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float) -> None:

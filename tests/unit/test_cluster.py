@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
-from job import cluster
+from job import cluster, ray_cluster
 from job.config import JobConfig
 from job.errors import DeliveryError, UsageError
 from job.outcome import Identity
@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str, dict]] = []
         self.codes: list[int] = []
+        self.items: list[dict] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Handler(BaseHTTPRequestHandler):
         answer = json.dumps(
             (body if self.command == "POST" else {}) | {"metadata": {"name": "nightly-1", "uid": "1234"}}
         ).encode()
+        if "/pods" in self.path:
+            answer = json.dumps({"items": self.server.items}).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -152,6 +155,43 @@ def test_the_event(api, ended, kind, reason, message):
     assert (event["type"], event["reason"]) == (kind, reason)
     assert message in event["message"]
     assert len(event["message"]) <= 1024
+
+
+def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "short_of_memory", lambda: ["by-the-kernel"])
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "nightly-1-abc")
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    api.items = [
+        pod("now", {"state": killed, "lastState": {}}),
+        pod("before", {"state": {"running": {}}, "lastState": killed}),
+        pod("well", {"state": {"running": {}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}),
+        {"metadata": {"name": "waiting"}, "status": {}},
+    ]
+    assert cluster.killed_for_memory(CONFIG, 5) == ["now", "before"]
+    assert api.requests[0][1] == "team/pods?labelSelector=ray.io/cluster%3Dnightly-1-abc"
+    api.items = api.items[2:]
+    assert cluster.killed_for_memory(CONFIG, 5) == ["by-the-kernel"]
+    assert cluster.killed_for_memory(JobConfig(), 5) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "kills"),
+    [
+        ("memory.events", "low 0\noom 3\noom_kill 2\n", 2),
+        ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", 1),
+        ("memory/memory.usage_in_bytes", "5\n", 0),
+    ],
+    ids=["cgroup v2", "cgroup v1", "neither"],
+)
+def test_the_kernel_counts_what_it_killed_for_memory(tmp_path, file, content, kills):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    assert ray_cluster.kills_for_memory(tmp_path) == kills
+
+
+def pod(name: str, status: dict) -> dict:
+    container = {"name": "ray", "image": "i", "imageID": "i", "ready": True, "restartCount": 0} | status
+    return {"metadata": {"name": name}, "status": {"containerStatuses": [container]}}
 
 
 def test_an_api_server_that_is_busy_is_asked_again(api):

@@ -9,7 +9,7 @@ from pyarrow import fs
 from job import report
 from job.errors import DeliveryError, UsageError
 from job.folder import OUTCOME, RunFolder
-from job.outcome import TrainingRecord
+from job.outcome import Outcome, TrainingRecord
 from job.storage import File
 from tests.unit.test_metrics import ROW, outcome
 
@@ -28,9 +28,8 @@ def listing(folder: Path) -> list[str]:
 
 def test_it_appears_with_all_files_and_no_trace_of_the_work(output, tmp_path):
     (tmp_path / "model").write_bytes(b"weights")
-    folder = RunFolder.create(output, "job", "run1")
-    folder.publish(FILES, {"model.keras": File(fs.LocalFileSystem(), str(tmp_path / "model"))})
-    folder.discard()
+    with RunFolder.opened(output, "job") as folder:
+        folder.publish(FILES, {"model.keras": File(fs.LocalFileSystem(), str(tmp_path / "model"))})
     assert listing(tmp_path / "a") == ["b/job/metrics.prom", "b/job/model.keras", "b/job/outcome.json"]
     assert (tmp_path / "a/b/job/model.keras").read_bytes() == b"weights"
     assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["job"]
@@ -38,43 +37,73 @@ def test_it_appears_with_all_files_and_no_trace_of_the_work(output, tmp_path):
 
 def test_a_later_run_replaces_it(output, tmp_path):
     for run in ("1", "2"):
-        folder = RunFolder.create(output, "job", run)
-        folder.publish({OUTCOME: run}, {})
-        folder.discard()
+        with RunFolder.opened(output, "job") as folder:
+            folder.publish({OUTCOME: run}, {})
     assert (tmp_path / "a/b/job/outcome.json").read_text() == "2"
     assert listing(tmp_path / "a") == ["b/job/outcome.json"]
 
 
 def test_a_run_that_publishes_nothing_leaves_nothing(output, tmp_path):
-    RunFolder.create(output, "job", "run1").discard()
+    with RunFolder.opened(output, "job"):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_publishes_nothing_leaves_what_was_there(output, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/other").write_text("kept")
-    RunFolder.create(output, "job", "run1").discard()
+    with RunFolder.opened(output, "job"):
+        pass
     assert listing(tmp_path) == ["a/other"]
     assert not (tmp_path / "a/b").exists()
 
 
 def test_a_failure_to_publish_leaves_the_former_result(output, tmp_path):
-    first = RunFolder.create(output, "job", "1")
-    first.publish(FILES, {})
-    first.discard()
-    second = RunFolder.create(output, "job", "2")
-    with pytest.raises(DeliveryError, match="cannot be written"):
+    with RunFolder.opened(output, "job") as first:
+        first.publish(FILES, {})
+    with RunFolder.opened(output, "job") as second, pytest.raises(DeliveryError, match="cannot be written"):
         second.publish({OUTCOME: "new"}, {"model.keras": File(fs.LocalFileSystem(), str(tmp_path / "none"))})
-    second.discard()
     assert (tmp_path / "a/b/job/outcome.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("place", ["{}/file/below", "nowhere://bucket", "/proc/none"])
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="--output"):
-        RunFolder.create(place.format(tmp_path), "job", "run")
+    with pytest.raises(UsageError, match="--output"), RunFolder.opened(place.format(tmp_path), "job"):
+        pass
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_work_with_checkpoints_stays_and_is_what_the_next_run_finds(output, tmp_path):
+    with RunFolder.opened(output, "job") as folder:
+        folder.write("run.json", b"{}")
+        folder.filesystem.create_dir(folder.checkpoints)
+    with RunFolder.opened(output, "job") as folder:
+        assert folder.read(f"{folder.work}/run.json") == b"{}"
+        folder.clear()
+    assert list((tmp_path / "a/b").iterdir()) == []
+
+
+def test_two_runs_of_a_name_do_not_get_into_each_others_way(tmp_path):
+    with (
+        RunFolder.opened(str(tmp_path), "job"),
+        RunFolder.opened(str(tmp_path), "other"),
+        pytest.raises(UsageError, match="job: another run of this name is in progress"),
+        RunFolder.opened(str(tmp_path), "job"),
+    ):
+        pass
+    with RunFolder.opened(str(tmp_path), "job"):
+        pass
+
+
+def test_what_a_killed_run_was_writing_is_replaced(tmp_path):
+    for rest in ("new", "old"):
+        (tmp_path / ".job" / rest).mkdir(parents=True)
+        (tmp_path / ".job" / rest / "rest").touch()
+    (tmp_path / "job").mkdir()
+    with RunFolder.opened(str(tmp_path), "job") as folder:
+        folder.publish(FILES, {})
+    assert listing(tmp_path) == ["job/metrics.prom", "job/outcome.json"]
 
 
 def test_the_outcome_as_json_holds_everything_and_no_nan():
@@ -84,6 +113,14 @@ def test_the_outcome_as_json_holds_everything_and_no_nan():
     assert content["training"]["history"] == [ROW._asdict()]
     with pytest.raises(ValueError, match="JSON"):
         outcome(training=TrainingRecord(1, 0, 1.0, [ROW._replace(train_loss=float("nan"))])).to_json()
+
+
+def test_the_outcome_is_read_back_as_it_was():
+    ended = outcome()
+    assert Outcome.from_json(ended.to_json().encode()) == ended
+    for damaged in (b"", b"{}", ended.to_json().encode()[:-3]):
+        with pytest.raises(ValueError, match="validation error"):
+            Outcome.from_json(damaged)
 
 
 def test_the_history_has_a_row_an_epoch():

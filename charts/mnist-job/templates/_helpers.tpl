@@ -132,7 +132,6 @@ matchExpressions:
 {{- end }}
 {{- $settings := dict
   "name" .Release.Name
-  "output" (.Values.storage.uri | default "/storage/runs")
   "workers" $workers
   "use_gpu" (gt $gpus 0)
   "exporter_port" (int .Values.metrics.port)

@@ -1,0 +1,105 @@
+"""What is tried again, how often, and for how long: every bound of a run that is not a setting stands here.
+
+A worker that is lost, or fails in a way that may pass, is started again with all others from the last good checkpoint,
+`max_failures` times; whatever else a worker raises is the fault of the data, the model or this program, and ends the
+run at once. `errors.py` says with which code.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from job.errors import JobError, UsageError
+
+CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
+RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
+EVALUATION_RETRIES = 2  # of the evaluate task, when its process or node is lost
+CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
+LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a process has to start there
+EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
+# `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
+HASTY_SECONDS = 2.0
+# A main thread that is inside a library does not hear its deadline. Long enough to clear up, if it does.
+DEAF_SECONDS = 30.0
+
+# What a worker gets to hear when another one, its node or the network is gone, or a port was taken from under it (ray
+# issue 34271). TensorFlow's classes by name: a driver that imported them would pay for TensorFlow.
+_MAY_PASS = frozenset(
+    {"OSError", "EOFError", "RayError"}
+    | {"AbortedError", "CancelledError", "DeadlineExceededError", "InternalError", "UnavailableError", "UnknownError"}
+)
+
+ResultT = TypeVar("ResultT")
+
+
+def worth_a_restart(error: BaseException) -> bool:
+    """Whether a worker's exception may pass when all workers start again."""
+    return any(kind.__name__ in _MAY_PASS for kind in type(error).__mro__)
+
+
+def patiently(
+    attempt: Callable[[float], ResultT],
+    seconds: float,
+    errors: tuple[type[Exception], ...],
+    worth: Callable[[BaseException], bool] = lambda _: True,
+) -> ResultT:
+    """Call `attempt` with the seconds that are left, again while it raises one of `errors` that is `worth` it.
+
+    Raises the last error when `seconds` have passed.
+    """
+    deadline = time.monotonic() + seconds
+    attempts = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, errors) and worth(error)),
+        stop=stop_after_delay(seconds),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        reraise=True,
+    )
+    return attempts(lambda: attempt(max(deadline - time.monotonic(), 0.1)))
+
+
+class Deadline:
+    """The whole run's. When it has passed, the main thread gets a KeyboardInterrupt, as from a signal."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.passed = False
+        self.stage: type[JobError] = UsageError  # what the run would end as now
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts while this is open. At most one at a time in a process, and in its main thread."""
+        if self.seconds is None:
+            yield
+            return
+        last_resort = threading.Timer(self.seconds + DEAF_SECONDS, self._end)
+        last_resort.daemon = True
+        former = signal.signal(signal.SIGALRM, self._interrupt)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        last_resort.start()
+        try:
+            yield
+        finally:
+            last_resort.cancel()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+
+    def error(self) -> JobError:
+        """What a run that ends by its deadline ends with."""
+        return self.stage(f"--timeout {self.seconds:g}: the run took longer")
+
+    def _interrupt(self, _number: int, _frame: types.FrameType | None) -> NoReturn:
+        self.passed = True
+        raise KeyboardInterrupt
+
+    def _end(self) -> None:
+        error = self.error()
+        print(f"mnist-job: {error}, and did not let itself be ended", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)

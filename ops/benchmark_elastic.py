@@ -1,0 +1,80 @@
+"""An elastic run on a cluster that grows and shrinks, beside fixed runs: `python ops/benchmark_elastic.py`.
+
+For each of three seeds: a Ray head with one CPU, a run with `--workers 1:2`, a second node that joins it and leaves
+again; and the same with one worker on a Ray of its own. Prints the test losses as a table. Takes some ten minutes.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = Path(sys.executable).parent
+RUN = [str(PROGRAMS / "mnist-job"), "run", "--data", "digits", "--batch-size", "8", "--epochs", "600"]
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+def main() -> None:
+    print("| seed | 1:2 workers, growing and shrinking | 1 worker |\n| --- | --- | --- |")
+    for seed in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            flags = ["--seed", str(seed), "--output", folder]
+            fixed = [*RUN, *flags, "--name", "fixed", "--workers", "1"]
+            subprocess.run(fixed, check=True, stdout=subprocess.DEVNULL)
+            port = free_port()
+            with node("--head", f"--port={port}"):
+                elastic = [*RUN, *flags, "--name", "elastic", "--workers", "1:2", "--start-timeout", "30"]
+                grow_and_shrink(elastic, f"127.0.0.1:{port}")
+            losses = [loss(Path(folder, name)) for name in ("elastic", "fixed")]
+            print(f"| {seed} | {losses[0]:.4f} | {losses[1]:.4f} |", flush=True)
+
+
+def grow_and_shrink(command: list[str], address: str) -> None:
+    environment = os.environ | TOKEN
+    while subprocess.run([PROGRAMS / "ray", "health-check", "--address", address], env=environment).returncode:
+        pass  # the head is starting
+    with subprocess.Popen([*command, "--address", address], stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        wait_for(run.stdout, "1 workers have started")
+        with node(f"--address={address}"):
+            wait_for(run.stdout, "2 workers have started")
+            wait_for(run.stdout, "epoch ")
+        wait_for(run.stdout, "1 workers have started")
+        run.stdout.read()
+    if run.returncode:
+        raise SystemExit(f"the elastic run ended with {run.returncode}")
+
+
+@contextmanager
+def node(*flags: str) -> Iterator[None]:
+    agent = f"--dashboard-agent-listen-port={free_port()}"  # nodes on one machine get in each other's way
+    command = [PROGRAMS / "ray", "start", "--block", "--num-cpus=1", agent, *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | TOKEN) as one:
+        try:
+            yield
+        finally:
+            one.terminate()
+
+
+def wait_for(lines: Iterator[str], beginning: str) -> None:
+    if not any(line.startswith(beginning) for line in lines):
+        raise SystemExit(f"the run ended before it said: {beginning}")
+
+
+def loss(folder: Path) -> float:
+    return float(json.loads((folder / "outcome.json").read_text())["evaluation"]["loss"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

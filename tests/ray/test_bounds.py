@@ -1,0 +1,56 @@
+"""Nothing hangs, and what cannot pass is not tried again: each ending has its code, within a bound that a user sets."""
+
+import socket
+
+import pytest
+
+from tests.conftest import LONG, TINY, TOKEN, WAIT_SECONDS, job, kill, ray_head, start, wait_for, workers
+
+
+def assert_ends(result, code: int, sentence: str) -> None:
+    assert (result.returncode, len(result.stderr.splitlines())) == (code, 1), result.stderr
+    assert sentence in result.stderr
+
+
+def test_a_run_ends_by_its_timeout(tmp_path):
+    assert_ends(job("run", *LONG, "--timeout", "60", cwd=tmp_path), 5, "--timeout 60: the run took longer")
+
+
+@pytest.mark.parametrize("flag", ["--data", "--output"])
+def test_an_object_store_that_never_answers(tmp_path, flag):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"s3://bucket/x.npz?scheme=http&endpoint_override=127.0.0.1:{silent.getsockname()[1]}&region=here"
+        keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+        result = job("run", *TINY, flag, place, "--timeout", "5", cwd=tmp_path, **keys)
+    assert_ends(result, 3 if flag == "--data" else 2, "--timeout 5: the run took longer")
+
+
+def test_a_fault_of_the_model_is_not_tried_again(tmp_path):
+    """Two layers of a million units need more memory than there is."""
+    result = job("run", *TINY, "--hidden-layers", "1000000,1000000", cwd=tmp_path)
+    assert_ends(result, 5, "training failed: ResourceExhaustedError")
+    assert "workers are started again" not in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_that_die_at_birth_are_started_again_a_bounded_number_of_times(tmp_path):
+    process = start("run", *TINY, "--max-failures", "2", cwd=tmp_path)
+    killed: set[int] = set()
+    while process.poll() is None:
+        for worker in workers(process):
+            killed.add(worker.pid)
+            worker.kill()
+    _, stderr = process.communicate()
+    assert (process.returncode, len(stderr.splitlines())) == (5, 1), stderr
+    assert len(killed) >= 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_ray_head_that_goes_away(tmp_path):
+    with ray_head(tmp_path, "--num-cpus=2") as head:
+        process = start("run", *LONG, "--address", head.address, cwd=tmp_path, **TOKEN)
+        wait_for(process, "epoch ")
+        kill(head.process)
+        stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 4, (stdout, stderr)
+    assert len(stderr.splitlines()) == 1

@@ -1,0 +1,38 @@
+"""`--workers MIN:MAX`: trains with the workers there are, and takes in what joins and lets go of what leaves."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from tests.conftest import RAY, TOKEN, WAIT_SECONDS, free_port, job, kill, ray_head, start, wait_for
+
+RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "250", "--workers", "1:2")
+# A node that left is waited for so long: Ray counts on it still.
+WAIT = ("--start-timeout", "30")
+
+
+def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
+    with ray_head(tmp_path, "--num-cpus=1") as head, (tmp_path / "node.log").open("w") as log:
+        process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
+        wait_for(process, "1 workers have started")
+        command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        node = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
+        try:
+            wait_for(process, "2 workers have started")
+            wait_for(process, "epoch ")
+        finally:
+            kill(node)
+        wait_for(process, "1 workers have started")
+        _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+    elastic = json.loads((tmp_path / "runs/mnist-job/outcome.json").read_text())
+    assert len(elastic["training"]["history"]) == 250
+    fixed = job(*RUN[:-1], "1", "--name", "fixed", cwd=tmp_path)
+    assert fixed.returncode == 0
+    expected = json.loads((tmp_path / "runs/fixed/outcome.json").read_text())
+    assert elastic["training"]["restarts"] == 1
+    # Sums in another order: over 140,000 steps that grows to what seeds differ by, and no further.
+    assert elastic["evaluation"]["loss"] == pytest.approx(expected["evaluation"]["loss"], rel=0.15)

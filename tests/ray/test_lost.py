@@ -1,0 +1,213 @@
+"""What is lost costs little: workers, the driver, a checkpoint, the disk. Each test does the damage."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import WAIT_SECONDS, descendants, job, start, tool, wait_for, workers
+from tests.unit.test_metrics import values
+
+# Epochs of a second or two: time to do damage in.
+RUN = ("run", "--data", "digits", "--epochs", "4", "--batch-size", "4", "--name", "lost")
+
+
+def outcome(folder: Path) -> dict:
+    return json.loads((folder / "runs/lost/outcome.json").read_text())
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert job(*RUN, cwd=folder).returncode == 0
+    return folder
+
+
+def assert_ends_like(folder: Path, undisturbed: Path) -> None:
+    ours, theirs = outcome(folder), outcome(undisturbed)
+    assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
+    assert [row["epoch"] for row in ours["training"]["history"]] == [1, 2, 3, 4]
+    assert [path.name for path in (folder / "runs").iterdir()] == ["lost"]
+
+
+@pytest.mark.parametrize("line", ["2 workers have started", "epoch 2/4", "epoch 3/4"], ids=["first", "middle", "last"])
+def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
+    process = start(*RUN, cwd=tmp_path)
+    wait_for(process, line)  # and so it is in the middle of the epoch after that
+    workers(process)[1].kill()
+    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+    assert stdout.count("workers are started again") == 1
+    epochs = [text for text in stdout.splitlines() if text.startswith("epoch ")]
+    assert len(epochs) == {"2": 4, "epoch 2/4": 2, "epoch 3/4": 1}[line if line.startswith("epoch") else "2"]
+    assert values((tmp_path / "runs/lost/metrics.prom").read_text())["mnist_job_worker_restarts"] == 1
+    assert_ends_like(tmp_path, undisturbed)
+
+
+def wait_for_the_end_of(orphans: list[psutil.Process]) -> None:
+    """Nobody may be there to bury them: a zombie has ended."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while alive := [orphan for orphan in orphans if orphan.is_running() and status(orphan) != psutil.STATUS_ZOMBIE]:
+        assert time.monotonic() < deadline, alive
+        psutil.wait_procs(alive, timeout=0.5)
+
+
+def status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_ZOMBIE)
+
+
+def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
+    run = (*RUN, "--epochs", "24")  # a run that is ended may finish an epoch or two before it has
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    assert job(*run, cwd=undisturbed).returncode == 0
+    for number, code in ((signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        process = start(*run, cwd=tmp_path)
+        wait_for(process, "epoch ")
+        orphans = descendants(process)
+        process.send_signal(number)
+        process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == code
+        wait_for_the_end_of(orphans)
+        assert not (tmp_path / "runs/lost").exists()
+    result = job(*run, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    first = next(line for line in result.stdout.splitlines() if line.startswith("epoch "))
+    assert int(first.split()[1].partition("/")[0]) > 3  # three runs have done one or more each
+    ours, theirs = outcome(tmp_path), outcome(undisturbed)
+    assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
+    assert len(ours["training"]["history"]) == 24
+
+
+def test_a_job_that_was_killed_in_its_evaluation_evaluates(tmp_path, undisturbed):
+    process = start(*RUN, cwd=tmp_path)
+    wait_for(process, "evaluating on the test data")
+    process.kill()
+    process.communicate(timeout=WAIT_SECONDS)
+    result = job(*RUN, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "training on" not in result.stdout
+    assert_ends_like(tmp_path, undisturbed)
+
+
+def test_a_finished_job_is_not_done_twice(undisturbed, pushgateway):
+    before = checksums(undisturbed)
+    result = job(*RUN, "--pushgateway-url", pushgateway, cwd=undisturbed)
+    assert (result.returncode, result.stderr) == (0, "")
+    run = outcome(undisturbed)["identity"]["run"]
+    assert f"run {run} has done this already; --force does it anew" in result.stdout
+    assert "starting a local Ray" not in result.stdout
+    assert checksums(undisturbed) == before
+
+
+def test_a_finished_job_is_judged_by_the_accuracy_that_is_wanted_now(tmp_path, undisturbed):
+    subprocess.run(["cp", "-r", undisturbed / "runs", tmp_path], check=True)
+    for _ in range(2):
+        result = job(*RUN, "--min-accuracy", "1", cwd=tmp_path)
+        assert (result.returncode, result.stderr.count("\n")) == (7, 1)
+        assert outcome(tmp_path)["exit_code"] == 7
+    assert job(*RUN, cwd=tmp_path).returncode == 0
+    assert outcome(tmp_path)["exit_code"] == 0
+
+
+def test_a_changed_job_is_refused_and_forced_anew(tmp_path, undisturbed):
+    subprocess.run(["cp", "-r", undisturbed / "runs", tmp_path], check=True)
+    before = checksums(tmp_path)
+    changed = (*RUN, "--epochs", "1", "--seed", "5")
+    result = job(*changed, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "--epochs is 1, was 4; --seed is 5, was 0" in result.stderr
+    assert checksums(tmp_path) == before
+    assert job(*changed, "--force", cwd=tmp_path).returncode == 0
+    assert len(outcome(tmp_path)["training"]["history"]) == 1
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
+    """Altered where its length stays; and when the one before it is damaged as well, nothing starts from nothing."""
+    process = start(*RUN, cwd=tmp_path)
+    wait_for(process, "epoch 3/4")
+    process.terminate()
+    process.communicate(timeout=WAIT_SECONDS)
+    before, last = sorted((tmp_path / "runs/.lost/checkpoints").iterdir())
+    content = bytearray((last / "model.keras").read_bytes())
+    content[len(content) // 2] ^= 1
+    (last / "model.keras").write_bytes(content)
+    intact = (before / "optimizer.npz").read_bytes()
+    (before / "optimizer.npz").write_bytes(intact[:100])
+    result = job(*RUN, cwd=tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (5, 1)
+    assert "no checkpoint is intact" in result.stderr
+    (before / "optimizer.npz").write_bytes(intact)
+    result = job(*RUN, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"a damaged checkpoint was passed over: {last.name}: model.keras is not as it was written" in result.stdout
+    assert_ends_like(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own, of 20 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run([tool("mount"), "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here, which takes root: {mounted.stderr.decode()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+
+def empty(disk: Path) -> None:
+    (disk / "filler").unlink()
+
+
+def read_only(disk: Path) -> None:
+    """The checkpoints' folder; the whole disk has the run's lock open, and so cannot become read-only by command."""
+    folder = disk / "runs/.lost/checkpoints"
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+
+def writable(disk: Path) -> None:
+    subprocess.run(["umount", "--lazy", disk / "runs/.lost/checkpoints"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "repair", "sentence"),
+    [(fill, empty, "No space left on device"), (read_only, writable, "Read-only file system")],
+    ids=["full", "read-only"],
+)
+def test_a_disk_that_takes_no_more_ends_the_run_which_goes_on_later(disk, undisturbed, damage, repair, sentence):
+    process = start(*RUN, "--max-failures", "0", cwd=disk)
+    wait_for(process, "epoch 2/4")
+    damage(disk)
+    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, len(stderr.splitlines())) == (5, 1), (stdout, stderr)
+    assert sentence in stderr
+    repair(disk)
+    result = job(*RUN, cwd=disk)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ", from epoch 3" in result.stdout
+    assert_ends_like(disk, undisturbed)

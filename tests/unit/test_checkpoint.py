@@ -1,0 +1,111 @@
+"""Checkpoints: what is saved comes back, what is damaged is passed over, and nothing starts from nothing unnoticed."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from pyarrow import fs
+
+from job import model
+from job.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, Checkpoints
+from job.errors import TrainingError
+from job.journal import Epoch
+
+FILES = (MODEL, OPTIMIZER, HISTORY, MANIFEST)
+
+
+def history(epochs: int) -> list[Epoch]:
+    return [Epoch(epoch, 0.5, 0.4, 0.9, 1e-3, 1.5) for epoch in range(1, epochs + 1)]
+
+
+@pytest.fixture
+def trained():
+    network = model.build((4, 5), 3, 255, (6,))
+    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer.build(network.trainable_variables)
+    return network, optimizer
+
+
+def step(network, optimizer) -> None:
+    optimizer.apply([keras.ops.ones_like(v) for v in network.trainable_variables], network.trainable_variables)
+
+
+@pytest.fixture
+def saved(trained, tmp_path) -> tuple[Checkpoints, Path]:
+    """After three epochs: the last two are kept."""
+    checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), "run")
+    for epochs in (1, 2, 3):
+        checkpoints.save(*trained, history(epochs))
+    return checkpoints, tmp_path / "checkpoints"
+
+
+def test_the_last_two_are_kept(saved):
+    _, folder = saved
+    assert sorted(path.name for path in folder.iterdir()) == ["0000002-run", "0000003-run"]
+    assert sorted(path.name for path in (folder / "0000003-run").iterdir()) == sorted(FILES)
+
+
+def test_model_optimizer_and_history_come_back(trained, saved):
+    checkpoints, _ = saved
+    step(*trained)
+    checkpoints.save(*trained, history(4))
+    network, optimizer = trained
+    expected = [np.asarray(v) for v in (*network.variables, *optimizer.variables)]
+    step(*trained)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert checkpoints.restore(newest.path, *trained) == history(4) == newest.history
+    for ours, theirs in zip((*network.variables, *optimizer.variables), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), theirs)
+
+
+def damage(file: Path, how: str) -> None:
+    match how:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-1])
+        case "empty":
+            file.write_bytes(b"")
+        case "altered":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        case "gone":
+            file.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "altered", "gone"])
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_checkpoint_is_passed_over_and_named(saved, file, how):
+    checkpoints, folder = saved
+    damage(folder / "0000003-run" / file, how)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.path, newest.history) == (str(folder / "0000002-run"), history(2))
+    assert len(newest.damaged) == 1
+    assert newest.damaged[0].startswith("0000003-run")
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "altered", "gone"])
+@pytest.mark.parametrize("file", FILES)
+def test_where_none_is_intact_training_does_not_start_from_nothing(saved, file, how):
+    checkpoints, folder = saved
+    for checkpoint in folder.iterdir():
+        damage(checkpoint / file, how)
+    with pytest.raises(TrainingError, match=r"no checkpoint is intact .*0000003-run.*0000002-run.*--force"):
+        checkpoints.newest()
+
+
+def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
+    checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path), "run")
+    assert checkpoints.newest() is None
+    checkpoints.save(*trained, history(1))
+    (tmp_path / "0000001-run" / MANIFEST).unlink()
+    assert checkpoints.newest() is None
+
+
+def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):
+    """What a killed run's last process still writes cannot damage what the next run saves."""
+    _, folder = saved
+    Checkpoints(fs.LocalFileSystem(), str(folder), "run2").save(*trained, history(3))
+    assert sorted(path.name for path in folder.iterdir()) == ["0000003-run", "0000003-run2"]

@@ -1,0 +1,124 @@
+"""What runs of the same name have left: gone on with, known to be done, or refused with what differs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from job import state
+from job.config import JobConfig
+from job.errors import UsageError
+from job.folder import OUTCOME, RunFolder
+from job.outcome import Identity
+from job.state import Record
+from tests.unit.test_metrics import outcome
+
+CONFIG = JobConfig(data="digits")
+
+
+def record(sha256: str = "ab", **changes) -> Record:
+    return Record.of(CONFIG.model_copy(update=changes).model_dump(mode="json"), sha256)
+
+
+def settle(folder: RunFolder, mine: Record, run: str = "2", *, force: bool = False, dry_run: bool = False):
+    return state.settle(folder, mine, run, force=force, dry_run=dry_run)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder.opened(str(tmp_path), "job") as folder:
+        yield folder
+
+
+@pytest.fixture
+def unfinished(folder) -> RunFolder:
+    settle(folder, record(), "1")
+    folder.filesystem.create_dir(f"{folder.checkpoints}/0000001-1")
+    return folder
+
+
+@pytest.fixture
+def finished(folder):
+    ended = outcome(identity=replace(Identity.of(CONFIG), data_sha256="ab"))
+    folder.publish({OUTCOME: ended.to_json()}, {})
+    return folder, ended
+
+
+def test_a_first_run_begins_and_says_what_it_is(folder):
+    assert settle(folder, record()) is None
+    assert json.loads(folder.read(f"{folder.work}/run.json") or b"")["run"] == "2"
+
+
+def test_a_dry_run_writes_nothing(folder):
+    assert settle(folder, record(), dry_run=True) is None
+    assert folder.read(f"{folder.work}/run.json") is None
+
+
+def test_an_unfinished_run_is_gone_on_with(unfinished):
+    assert settle(unfinished, record()) is None
+    assert unfinished.has_checkpoints()
+
+
+def test_a_finished_run_is_known(finished):
+    folder, ended = finished
+    assert settle(folder, record()) == ended
+    assert folder.read(f"{folder.work}/run.json") is None
+
+
+@pytest.mark.parametrize("state_of", ["unfinished", "finished"])
+@pytest.mark.parametrize(
+    ("mine", "difference"),
+    [
+        (record(epochs=11), "--epochs is 11, was 10"),
+        (record(hidden_layers=(1, 2)), "--hidden-layers is 1,2, was 128,64"),
+        (record(seed=1, workers=3), "--workers is 3, was 2; --seed is 1, was 0"),
+        (record("cd"), "--data holds other images or labels"),
+    ],
+)
+def test_another_run_is_refused_with_what_differs_unless_forced(request, state_of, mine, difference):
+    there = request.getfixturevalue(state_of)
+    folder = there[0] if state_of == "finished" else there
+    with pytest.raises(UsageError) as refusal:
+        settle(folder, mine)
+    assert f"is another: {difference}. Take another --name, or --force" in str(refusal.value)
+    assert folder.has_checkpoints() == (state_of == "unfinished")
+    assert settle(folder, mine, force=True) is None
+    assert not folder.has_checkpoints()
+
+
+def test_what_cannot_change_the_result_may_differ(finished):
+    folder, ended = finished
+    changes = {"data": "elsewhere.npz", "pushgateway_url": "http://x", "min_accuracy": 0.5, "verbose": True}
+    assert settle(folder, record(**changes)) == ended
+
+
+def test_a_forced_run_that_was_lost_is_gone_on_with_and_not_forgotten_for_the_old_result(finished):
+    folder, _ = finished
+    settle(folder, record(), force=True)
+    folder.filesystem.create_dir(folder.checkpoints)
+    assert settle(folder, record()) is None
+    assert folder.has_checkpoints()
+
+
+def test_a_run_that_was_killed_after_its_result_was_there_is_finished(finished):
+    folder, ended = finished
+    settle(folder, record(), ended.identity.run, force=True)
+    folder.filesystem.create_dir(folder.checkpoints)
+    assert settle(folder, record()) == ended
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"run": "1", "record": {}}', None])
+def test_damaged_state_is_refused_and_not_begun_anew(unfinished, content):
+    path = f"{unfinished.work}/run.json"
+    unfinished.filesystem.delete_file(path)
+    if content is not None:
+        unfinished.write("run.json", content)
+    with pytest.raises(UsageError, match=r"run\.json: is missing or damaged; --force"):
+        settle(unfinished, record())
+    assert unfinished.has_checkpoints()
+
+
+def test_a_damaged_result_is_refused(folder):
+    folder.publish({OUTCOME: "{"}, {})
+    with pytest.raises(UsageError, match=r"outcome\.json: is damaged; --force"):
+        settle(folder, record())
