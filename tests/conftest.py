@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,7 +95,12 @@ def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", *flags]
     command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
-    with (folder / "head.log").open("w") as output:
+    # A folder of its own, with a short name for sockets: in Ray's it would leave its address to every `ray.init()`.
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as temporary,
+        (folder / "head.log").open("w") as output,
+    ):
+        command += [f"--temp-dir={temporary}"]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
         head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process)
         check = [RAY, "job", "list", "--address", head.jobs]
