@@ -13,6 +13,7 @@ from job.data import Images, Split
 from job.npz import ALIGNMENT_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
+Plan = tuple[Tensor, Tensor]
 WORD_BYTES = 8
 
 
@@ -45,7 +46,7 @@ class ResidentBatches:
         """Batches in an epoch; the last may be a smaller one."""
         return -(-self._samples // self._batch_size)
 
-    def plan(self, epoch: int) -> tuple[Tensor, Tensor]:
+    def plan(self, epoch: int) -> Plan:
         """This worker's part of an epoch: which images (int32, steps x part), with which weights (float32, likewise).
 
         A weight is 1 / images in the global batch, so weighted losses sum over all workers to the batch's mean loss.
@@ -54,7 +55,13 @@ class ResidentBatches:
         indices, weights = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
         return tf.constant(indices), tf.constant(weights)
 
-    def batch(self, plan: tuple[Tensor, Tensor], step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def plan_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        """Shapes and types of a plan: the same for each epoch."""
+        shape = (self.steps, -(-self._batch_size // self._share.workers))
+        return tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)
+
+    def batch(self, plan: Plan, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """This worker's part of batch `step`: images (uint8, part x image shape), labels (int32), weights (float32)."""
         indices, weights = plan
         chosen = indices[step]

@@ -1,8 +1,12 @@
 """The evaluate task: exact quality of a saved model on held-out data, in a process that did not train."""
 
+import importlib
 import math
 import os
+import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import ray
 from pyarrow import fs
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job import data, storage
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
+from job.lean import needless_hidden
 from job.policy import EVALUATION_RETRIES
 
 BATCH = 1000  # images at a time; the result does not depend on it
@@ -31,34 +37,82 @@ class Evaluation:
     confusion: list[list[int]]
 
 
-def evaluate(config: Settings, model: storage.File) -> Evaluation:
-    """Evaluate a saved model in a Ray task of its own.
+class Evaluator:
+    """The evaluate task, in a process of its own, which can be started before there is a model to evaluate."""
 
-    Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
-    """
-    task = ray.remote(num_cpus=1, num_gpus=int(config.evaluate_on_gpu), max_retries=EVALUATION_RETRIES)(_task)
-    try:
-        return ray.get(task.remote(config, model))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, JobError):
-            raise error.cause from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise EvaluationError(f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}") from error
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._process: Any = None
+
+    def prepare(self, node: str) -> None:
+        """Start the process beside the worker on `node`, to import TensorFlow while that trains.
+
+        It reserves no CPU, and takes over the worker's: on a cluster that the workers fill there is no other.
+        """
+        if self._process is None and not self._config.evaluate_on_gpu:  # the GPU is the worker's until it ends
+            there = NodeAffinitySchedulingStrategy(node, soft=True)
+            self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
+
+    def evaluate(self, model: storage.File) -> Evaluation:
+        """Evaluate a saved model.
+
+        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
+        """
+        if self._process is None:
+            gpus = int(self._config.evaluate_on_gpu)
+            self._process = _start(self._config, early=False, num_cpus=1, num_gpus=gpus)
+        try:
+            result: Evaluation = ray.get(self._process.evaluate.remote(model))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, JobError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:
+            raise EvaluationError(
+                f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}"
+            ) from error
+        return result
 
 
-def _task(config: Settings, model: storage.File) -> Evaluation:
-    if not config.verbose:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    try:
-        test = data.load_test(config.data)
-        probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
-        data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
-        return measure(probabilities, test.labels)
-    except JobError:
-        raise
-    except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
-        raise EvaluationError(f"the evaluation failed: {type(error).__name__}: {error}") from error
+def _start(config: Settings, *, early: bool, **options: Any) -> Any:
+    process: Any = ray.remote(max_restarts=EVALUATION_RETRIES, max_task_retries=EVALUATION_RETRIES)(_Process)
+    return process.options(**options).remote(config, early=early)
+
+
+class _Process:
+    """Begins to import TensorFlow when it starts; `early`, in the time that the workers leave."""
+
+    def __init__(self, config: Settings, *, early: bool) -> None:
+        if not config.verbose:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        self._config = config
+        # A thread, not a task: Ray says on standard error what became of a task that waits while the head is lost.
+        thread = ThreadPoolExecutor(1, initializer=_yield_to_others if early else None)
+        self._imported = thread.submit(_import_keras)
+
+    def evaluate(self, model: storage.File) -> Evaluation:
+        """The evaluate task."""
+        config = self._config
+        try:
+            self._imported.result()
+            test = data.load_test(config.data)
+            probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
+            data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
+            return measure(probabilities, test.labels)
+        except JobError:
+            raise
+        except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
+            raise EvaluationError(f"the evaluation failed: {type(error).__name__}: {error}") from error
+
+
+def _import_keras() -> None:
+    with needless_hidden():
+        importlib.import_module("keras")
+
+
+def _yield_to_others() -> None:
+    if sys.platform == "linux":  # where a niceness is a thread's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def predict(model: storage.File, images: data.Images, *, on_gpu: bool) -> npt.NDArray[np.float32]:

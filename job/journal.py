@@ -26,10 +26,21 @@ class Epoch(NamedTuple):
 
 
 class Start(NamedTuple):
-    """So many workers begin to train, after passing over checkpoints that were damaged."""
+    """So many workers begin to train, after passing over checkpoints that were damaged.
+
+    `node` is the first one's, `phases` are the seconds that it has spent until now.
+    """
 
     workers: int
     damaged: list[str]
+    node: str
+    phases: dict[str, float]
+
+
+class Spent(NamedTuple):
+    """The seconds, by phase, that the first worker has spent since its last entry of this kind, or its start."""
+
+    phases: dict[str, float]
 
 
 class Restart(NamedTuple):
@@ -48,7 +59,7 @@ class End(NamedTuple):
     """Ray Train has returned."""
 
 
-Entry = Start | Epoch | Restart | Refusal | End
+Entry = Start | Spent | Epoch | Restart | Refusal | End
 
 
 class Journal:

@@ -7,24 +7,26 @@ the only messages between workers are one all-reduce of the gradients a step and
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import ray.train.collective
 import tensorflow as tf
 
 from job import data, model
-from job.batches import ResidentBatches, Share, Tensor
+from job.batches import Plan, ResidentBatches, Share, Tensor
 from job.checkpoint import Checkpoints
 from job.config import JobConfig
 from job.errors import ClusterError
-from job.journal import Epoch, Journal, Start
+from job.journal import Epoch, Journal, Spent, Start
+from job.phases import Clock
 
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
 
 
-def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal) -> None:
+def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: Clock) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one; save a checkpoint each epoch.
+
+    The first worker tells the journal.
 
     Raises DataError for data the driver did not see, ClusterError where a GPU was asked for and TensorFlow has none,
     TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
@@ -46,14 +48,20 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal) -> None
     del training  # the device holds it now
 
     history: list[Epoch] = []
-    if (path := _agreed_checkpoint(checkpoints, journal, share)) is not None:
+    if (path := _agreed_checkpoint(checkpoints, journal, clock, share)) is not None:
         history = checkpoints.restore(path, network, optimizer)
+    clock.ended("setup")
 
-    run_epoch = compile_epoch(strategy, network, optimizer, batches, validation)
+    train_epoch = compiled_training(strategy, network, optimizer, batches)
+    validate = compiled_validation(strategy, network, validation)
+    clock.ended("tracing")
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         rate = float(optimizer.learning_rate.numpy())
-        train_loss, validation_loss, correct = (float(x) for x in run_epoch(batches.plan(epoch), validation.plan(0)))
+        train_loss = float(train_epoch(batches.plan(epoch)))
+        clock.ended("training")
+        validation_loss, correct = (float(x) for x in validate(validation.plan(0)))
+        clock.ended("validation")
         row = Epoch(
             epoch=epoch + 1,
             train_loss=train_loss / images,
@@ -65,6 +73,8 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal) -> None
         history.append(row)
         if share.rank == 0:
             checkpoints.save(network, optimizer, history)
+            clock.ended("checkpoint")
+            journal.write(Spent(clock.handed_over()))
             journal.write(row)
 
 
@@ -95,55 +105,76 @@ def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.opti
     return keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps_per_epoch)
 
 
-def compile_epoch(
+def compiled_training(
     strategy: tf.distribute.Strategy,
     network: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     batches: ResidentBatches,
-    validation: ResidentBatches,
-) -> Callable[[Any, Any], Tensor]:
-    """One compiled function for an epoch of training and the validation after it.
+) -> Callable[[Plan], Tensor]:
+    """An epoch of training as one compiled function of its plan.
 
-    It takes the two plans of `ResidentBatches` and gives three sums over all images, float64: the training loss (each
-    batch's before its update), the validation loss, and the validation images classified correctly.
+    It gives the sum over all images of the loss (each batch's before its update), float64.
     """
-    cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what the categorical one is on one-hot
 
     def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
-            losses = cross_entropy(labels, network(images, training=True))
+            losses = _cross_entropy(labels, network(images, training=True))
             loss = tf.reduce_sum(losses * weights)  # summed over the workers: the mean over the global batch
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))  # sums over the workers
-        return total(losses, weights)
+        return _total(losses, weights)
+
+    # The loop stands outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
+    @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
+    def epoch(plan: Plan) -> Tensor:
+        loss = tf.zeros((), tf.float64)
+        for i in tf.range(batches.steps):
+            loss += strategy.run(step, args=batches.batch(plan, i))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+
+    epoch.get_concrete_function()  # traced here, once
+    return epoch  # type: ignore[no-any-return]
+
+
+def compiled_validation(
+    strategy: tf.distribute.Strategy, network: keras.Model, batches: ResidentBatches
+) -> Callable[[Plan], Tensor]:
+    """A pass over the validation images as one compiled function of its plan.
+
+    It gives two sums over all images, float64: the loss, and how many are classified correctly.
+    """
 
     def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         probabilities = network(images, training=False)
         hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
-        return tf.stack([total(cross_entropy(labels, probabilities), weights), total(hits, weights)])
+        return tf.stack([_total(_cross_entropy(labels, probabilities), weights), _total(hits, weights)])
 
-    def total(values: Tensor, weights: Tensor) -> Tensor:
-        return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
-
-    # The loops stand outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
-    @tf.function  # type: ignore[untyped-decorator]
-    def epoch(train_plan: Any, validation_plan: Any) -> Tensor:
-        train_loss, checked = tf.zeros((), tf.float64), tf.zeros(2, tf.float64)
+    @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
+    def validate(plan: Plan) -> Tensor:
+        checked = tf.zeros(2, tf.float64)
         for i in tf.range(batches.steps):
-            train_loss += strategy.run(step, args=batches.batch(train_plan, i))
-        for i in tf.range(validation.steps):
-            checked += strategy.run(check, args=validation.batch(validation_plan, i))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, tf.concat([[train_loss], checked], 0), axis=None)
+            checked += strategy.run(check, args=batches.batch(plan, i))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, checked, axis=None)
 
-    return epoch  # type: ignore[no-any-return]
+    validate.get_concrete_function()
+    return validate  # type: ignore[no-any-return]
 
 
-def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, share: Share) -> str | None:
+_cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what the categorical one is on one-hot
+
+
+def _total(values: Tensor, weights: Tensor) -> Tensor:
+    return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
+
+
+def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share) -> str | None:
     """The checkpoint that all workers go on from: the first worker's choice."""
     path: str | None = None
     if share.rank == 0:
         newest = checkpoints.newest()
-        journal.write(Start(share.workers, newest.damaged if newest else []))
+        clock.ended("setup")
+        node = ray.get_runtime_context().get_node_id()
+        journal.write(Start(share.workers, newest.damaged if newest else [], node, clock.handed_over()))
         path = newest.path if newest else None
     agreed: str | None = ray.train.collective.broadcast_from_rank_zero(path)
     return agreed

@@ -47,7 +47,10 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         model_sha256=outcome.model_sha256 or "",
         dataset=dataset,
     )
+    phases = Gauge("mnist_job_phase_duration_seconds", "Time of a run's phase.", ["phase"], registry=registry)
     gauge("duration_seconds", "Time from the start of the run to its end.", outcome.finished - identity.started)
+    for phase, seconds in outcome.phases.items():
+        phases.labels(phase).set(seconds)
     if outcome.succeeded:
         gauge("last_success_timestamp_seconds", "When the last successful run ended.", outcome.finished)
     if (training := outcome.training) is not None:

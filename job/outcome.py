@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,6 +62,7 @@ class TrainingRecord:
 class Outcome:
     """The end of a run, good or bad: `exit_code` 0 and no reason, or the code and the sentence of its failure.
 
+    `phases` says where the time went until its delivery (`job.phases.PHASES`), in seconds.
     `training` is None where the model came from elsewhere, `evaluation` where the run ended before it.
     """
 
@@ -73,6 +74,7 @@ class Outcome:
     evaluation: Evaluation | None = None
     evaluation_seconds: float | None = None
     model_sha256: str | None = None
+    phases: dict[str, float] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import cluster, data, delivery, evaluation, exporter, metrics, ray_cluster, report, state, storage, trainer
+from job import cluster, data, delivery, exporter, metrics, ray_cluster, report, state, storage, trainer
 from job.checkpoint import MODEL, Checkpoint, Checkpoints
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -13,16 +13,16 @@ from job.errors import (
     DataError,
     DeliveryError,
     EvaluationError,
-    Interrupted,
-    JobError,
     QualityError,
     TrainingError,
     UsageError,
 )
+from job.evaluation import Evaluator
 from job.folder import OUTCOME, RunFolder
-from job.outcome import Identity, Outcome, TrainingRecord
-from job.policy import HASTY_SECONDS, Deadline
-from job.progress import Display
+from job.journal import Epoch, Restart, Start
+from job.outcome import Outcome, TrainingRecord
+from job.policy import HASTY_SECONDS
+from job.stages import Run
 from job.state import Record
 
 
@@ -33,31 +33,30 @@ def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> Non
     fail; the metrics say so before it is raised.
     """
     config = config.model_copy(update={"data": data.absolute(config.data)})
-    display, identity, deadline = Display(), Identity.of(config), Deadline(config.timeout)
-    with _failure_is_published(config, identity, deadline, dry_run=dry_run):
-        with display.stage("reading the data"), _ends_as(DataError, deadline):
+    this = Run(config)
+    with this.failure_is_published(dry_run=dry_run):
+        with this.stage("data", DataError, "reading the data"):
             summary = data.check(config.data, config.validation_fraction, config.batch_size)
-        display.data(summary)
-        identity = replace(identity, data_sha256=summary.sha256)
-        with _ends_as(UsageError, deadline):
+        this.display.data(summary)
+        this.identity = replace(this.identity, data_sha256=summary.sha256)
+        with this.stage("data", UsageError):
             delivery.check(config)
         with RunFolder.opened(config.output, config.name) as folder:
-            with _ends_as(UsageError, deadline):
-                mine = Record.of(identity.config, identity.data_sha256)
-                outcome = state.settle(folder, mine, identity.run, force=force, dry_run=dry_run)
+            with this.stage("data", UsageError):
+                mine = Record.of(this.identity.config, summary.sha256)
+                outcome = state.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
             if outcome is not None:
-                display.line(f"run {outcome.identity.run} has done this already; --force does it anew")
-                model = storage.File(folder.filesystem, f"{folder.final}/{MODEL}")
-                verdict = _delivered_again(config, outcome, folder, display, model, deadline, dry_run=dry_run)
+                this.display.line(f"run {outcome.identity.run} has done this already; --force does it anew")
+                verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
             else:
-                with _cluster(config, display, deadline):
+                with _cluster(this):
                     if dry_run:
-                        display.line("all checks passed; nothing was trained")
+                        this.display.line("all checks passed; nothing was trained")
                         return
-                    trained, record = _trained(config, identity, folder, display, deadline)
-                    model = trained.model
-                    outcome = _evaluated(config, identity, display, model, record, deadline)
-                    verdict = _publish(config, outcome, folder, display, deadline, model)
+                    evaluator = Evaluator(config)
+                    trained, record = _trained(this, config, folder, evaluator)
+                    outcome = _evaluated(this, evaluator, trained.model, record)
+                    verdict = _publish(this, outcome, folder, trained.model)
     if verdict is not None:
         raise verdict
 
@@ -65,40 +64,47 @@ def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> Non
 def evaluate(config: EvaluateConfig, *, dry_run: bool = False) -> None:
     """Evaluate a saved model and publish the result. Raises as `run` does."""
     config = config.model_copy(update={"data": data.absolute(config.data)})
-    display, identity, deadline = Display(), Identity.of(config), Deadline(config.timeout)
-    with _failure_is_published(config, identity, deadline, dry_run=dry_run):
-        with display.stage("reading the data"), _ends_as(DataError, deadline):
+    this = Run(config)
+    with this.failure_is_published(dry_run=dry_run):
+        with this.stage("data", DataError, "reading the data"):
             data.load_test(config.data)
-        with _ends_as(UsageError, deadline):
+        with this.stage("data", UsageError):
             model = _existing_model(config.model)
             delivery.check(config)
-        with RunFolder.opened(config.output, config.name) as folder, _cluster(config, display, deadline):
+        with RunFolder.opened(config.output, config.name) as folder, _cluster(this):
             if dry_run:
-                display.line("all checks passed; nothing was evaluated")
+                this.display.line("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(config, identity, display, model, None, deadline)
-            verdict = _publish(config, outcome, folder, display, deadline)
+            outcome = _evaluated(this, Evaluator(config), model, None)
+            verdict = _publish(this, outcome, folder)
     if verdict is not None:
         raise verdict
 
 
 def _trained(
-    config: JobConfig, identity: Identity, folder: RunFolder, display: Display, deadline: Deadline
+    this: Run, config: JobConfig, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """The last checkpoint, and how it came about; only the evaluation was left where that is there already."""
     started, workers = time.time(), f"{config.workers} workers"
-    checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, identity.run)
-    with _ends_as(TrainingError, deadline):
+    checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
+    with this.stage("worker_start", TrainingError):
         last = checkpoints.newest()
         done = len(last.history) if last else 0
         if last is not None and done == config.epochs:
             return last, TrainingRecord(config.most_workers, 0, 0, last.history)
-        doing = f"training on {workers}" + (f", from epoch {done + 1}" if done else "")
-        with display.stage(doing, config.epochs) as stage:
-            try:
-                trained = trainer.train(config, folder, checkpoints, lambda entry: stage.entry(entry, config))
-            except TrainingError as error:
-                raise _explained(error, config) from error.__cause__
+    doing = f"training on {workers}" + (f", from epoch {done + 1}" if done else "")
+    with this.stage("worker_stop", TrainingError, doing, config.epochs) as shown:
+        assert shown is not None
+
+        def on_entry(entry: Start | Epoch | Restart) -> None:
+            shown.entry(entry, config)
+            if isinstance(entry, Start):
+                evaluator.prepare(entry.node)
+
+        try:
+            trained = trainer.train(config, folder, checkpoints, this.clock, on_entry)
+        except TrainingError as error:
+            raise _explained(error, config) from error.__cause__
     last = trained.checkpoint
     return last, TrainingRecord(trained.workers, trained.restarts, time.time() - started, last.history)
 
@@ -117,29 +123,23 @@ def _explained(error: TrainingError, config: JobConfig) -> TrainingError:
     )
 
 
-def _evaluated(
-    config: Settings,
-    identity: Identity,
-    display: Display,
-    model: storage.File,
-    training: TrainingRecord | None,
-    deadline: Deadline,
-) -> Outcome:
+def _evaluated(this: Run, evaluator: Evaluator, model: storage.File, training: TrainingRecord | None) -> Outcome:
     started = time.time()
-    with display.stage("evaluating on the test data"), _ends_as(EvaluationError, deadline):
-        result = evaluation.evaluate(config, model)
+    with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
+        result = evaluator.evaluate(model)
         sha256 = model.sha256()
     outcome = Outcome(
-        identity=identity,
+        identity=this.identity,
         finished=time.time(),
         exit_code=0,
         training=training,
         evaluation=result,
         evaluation_seconds=time.time() - started,
         model_sha256=sha256,
+        phases=dict(this.clock.seconds),
     )
-    display.evaluation(result)
-    return _judged(config, outcome)
+    this.display.evaluation(result)
+    return _judged(this.config, outcome)
 
 
 def _judged(config: Settings, outcome: Outcome) -> Outcome:
@@ -152,51 +152,37 @@ def _judged(config: Settings, outcome: Outcome) -> Outcome:
     return replace(outcome, exit_code=QualityError.exit_code, reason=reason)
 
 
-def _delivered_again(
-    config: JobConfig,
-    outcome: Outcome,
-    folder: RunFolder,
-    display: Display,
-    model: storage.File,
-    deadline: Deadline,
-    *,
-    dry_run: bool,
-) -> QualityError | None:
+def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run: bool) -> QualityError | None:
     """A result that was there already goes where results go; its files change only where it is judged otherwise now."""
     if dry_run or outcome.evaluation is None:
         return None
-    display.evaluation(outcome.evaluation)
-    judged = _judged(config, outcome)
+    this.display.evaluation(outcome.evaluation)
+    judged = _judged(this.config, outcome)
     if judged != outcome:
-        return _publish(config, judged, folder, display, deadline, model)
-    with _ends_as(DeliveryError, deadline):
-        delivery.deliver(judged, config, config.delivery_timeout)
+        return _publish(this, judged, folder, storage.File(folder.filesystem, f"{folder.final}/{MODEL}"))
+    with this.stage("publish", DeliveryError):
+        delivery.deliver(judged, this.config, this.config.delivery_timeout)
     return QualityError(judged.reason) if judged.reason else None
 
 
-def _publish(
-    config: Settings,
-    outcome: Outcome,
-    folder: RunFolder,
-    display: Display,
-    deadline: Deadline,
-    model: storage.File | None = None,
-) -> QualityError | None:
+def _publish(this: Run, outcome: Outcome, folder: RunFolder, model: storage.File | None = None) -> QualityError | None:
     """Deliver first, so that the files can say whether that went well. Gives the verdict on a model too poor.
 
     Raises DeliveryError.
     """
     verdict = QualityError(outcome.reason) if outcome.reason else None
     undelivered = None
-    with _ends_as(DeliveryError, deadline):
+    with this.stage("publish", DeliveryError):
         try:
-            delivery.deliver(outcome, config, config.delivery_timeout)
+            delivery.deliver(outcome, this.config, this.config.delivery_timeout)
         except DeliveryError as error:
             if verdict is None:
                 undelivered = error
                 outcome = replace(outcome, exit_code=error.exit_code, reason=str(error))
             else:
                 verdict.add_note(f"the failure could not be reported: {error}")
+        this.clock.ended("publish")
+        outcome = replace(outcome, phases=outcome.phases | {"publish": this.clock.seconds["publish"]})
         files = {
             OUTCOME: outcome.to_json(),
             "metrics.prom": metrics.text(outcome),
@@ -206,57 +192,24 @@ def _publish(
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
         folder.clear()
-    display.line(f"results in {storage.below(config.output, config.name)}")
+    this.display.line(f"results in {storage.below(this.config.output, this.config.name)}")
+    if this.config.verbose:
+        this.display.phases(this.clock.seconds)
     if undelivered is not None:
         raise undelivered
     return verdict
 
 
 @contextmanager
-def _cluster(config: Settings, display: Display, deadline: Deadline) -> Iterator[None]:
+def _cluster(this: Run) -> Iterator[None]:
     """The Ray cluster, large enough, and left at any end."""
     with ExitStack() as stack:
-        with display.stage(ray_cluster.doing(config)), _ends_as(ClusterError, deadline):
-            stack.enter_context(ray_cluster.connected(config))
-            ray_cluster.check_capacity(config)
-            if config.exporter_port is not None:
-                exporter.start(config.exporter_port)
+        with this.stage("ray_start", ClusterError, ray_cluster.doing(this.config)):
+            stack.enter_context(ray_cluster.connected(this.config))
+            ray_cluster.check_capacity(this.config)
+            if this.config.exporter_port is not None:
+                exporter.start(this.config.exporter_port)
         yield
-
-
-@contextmanager
-def _failure_is_published(config: Settings, identity: Identity, deadline: Deadline, *, dry_run: bool) -> Iterator[None]:
-    """A failure goes to the metrics as well. Where it cannot, that is a note on it, and its exit code stays."""
-    try:
-        with deadline.running():
-            yield
-    except (JobError, KeyboardInterrupt) as stop:
-        error = stop if isinstance(stop, JobError) else deadline.error() if deadline.passed else Interrupted()
-        if not dry_run:
-            hasty = isinstance(error, Interrupted | DeliveryError)
-            timeout = min(config.delivery_timeout, HASTY_SECONDS) if hasty else config.delivery_timeout
-            outcome = Outcome(identity, time.time(), error.exit_code, str(error))
-            try:
-                delivery.deliver(outcome, config, timeout)
-            except DeliveryError as undelivered:
-                if str(undelivered) != str(error):  # else the place was refused, and that has been said
-                    error.add_note(f"the failure could not be reported: {undelivered}")
-        if error is stop:
-            raise
-        raise error from stop
-
-
-@contextmanager
-def _ends_as(kind: type[JobError], deadline: Deadline) -> Iterator[None]:
-    """Whatever goes wrong in a stage and has no exit code of its own ends with the stage's."""
-    deadline.stage = kind
-    try:
-        yield
-    except JobError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())[:500]
-        raise kind(f"{type(error).__name__}: {text} (--verbose shows where)") from error
 
 
 def _existing_model(place: str) -> storage.File:

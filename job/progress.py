@@ -1,17 +1,19 @@
 """What a person sees meanwhile: a line an epoch, as from Keras's `fit`, and in a terminal a live bar below it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from job import __version__
 from job.config import JobConfig
 from job.data import Summary, shape_text
 from job.evaluation import Evaluation
 from job.journal import Epoch, Restart, Start
+from job.phases import PHASES
 
 
 class Display:
@@ -59,6 +61,14 @@ class Display:
         self.line(
             f"test accuracy {evaluation.accuracy:.4f}, test loss {evaluation.loss:.4f} ({evaluation.samples:,} images)"
         )
+
+    def phases(self, seconds: Mapping[str, float]) -> None:
+        """Where the time went."""
+        table = Table("phase", Column("seconds", justify="right"), "", box=None)
+        for phase in PHASES:
+            if phase in seconds:
+                table.add_row(phase, f"{seconds[phase]:.2f}", PHASES[phase])
+        self._console.print(table)
 
 
 class Stage:

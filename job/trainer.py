@@ -18,7 +18,9 @@ from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
-from job.journal import End, Epoch, Journal, Refusal, Restart, Start
+from job.journal import End, Epoch, Journal, Refusal, Restart, Spent, Start
+from job.lean import needless_hidden
+from job.phases import Clock
 from job.policy import RESIZE_SECONDS, worth_a_restart
 from job.ray_train import TensorFlowBackendConfig, Trainer
 
@@ -40,7 +42,11 @@ class Trained:
 
 
 def train(
-    config: JobConfig, folder: RunFolder, checkpoints: Checkpoints, on_entry: Callable[[Start | Epoch | Restart], None]
+    config: JobConfig,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    clock: Clock,
+    on_entry: Callable[[Start | Epoch | Restart], None],
 ) -> Trained:
     """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told of each epoch and restart
     as it happens.
@@ -79,7 +85,7 @@ def train(
         ),
     )
 
-    follower = _Follower(journal, on_entry, trainer.abort)
+    follower = _Follower(journal, clock, on_entry, trainer.abort)
     follower.start()
     failure = None
     try:
@@ -89,6 +95,7 @@ def train(
     finally:
         journal.write(End())
         follower.join()  # before Ray is shut down: a thread that asks it later takes the process down
+        clock.ended("worker_stop")
     if follower.refusal is not None:
         raise follower.refusal from failure
     if failure is not None:
@@ -104,10 +111,14 @@ class _Follower(threading.Thread):
     """Reads the journal beside the run: `fit` itself says nothing until its end."""
 
     def __init__(
-        self, journal: Journal, on_entry: Callable[[Start | Epoch | Restart], None], abort: Callable[[], None]
+        self,
+        journal: Journal,
+        clock: Clock,
+        on_entry: Callable[[Start | Epoch | Restart], None],
+        abort: Callable[[], None],
     ) -> None:
         super().__init__(name="journal", daemon=True)
-        self._journal, self._on_entry, self._abort = journal, on_entry, abort
+        self._journal, self._clock, self._on_entry, self._abort = journal, clock, on_entry, abort
         self.workers = 0
         self.restarts = 0
         self.refusal: JobError | None = None
@@ -117,11 +128,14 @@ class _Follower(threading.Thread):
         with contextlib.suppress(ray.exceptions.RayError):
             for entry in self._journal.read():
                 match entry:
-                    case Start(workers):
+                    case Start(workers, phases=phases):
+                        self._clock.ended("worker_start", phases)
                         # More workers than before are an elastic run's growth, and no loss.
                         self.restarts += int(0 < workers <= self.workers)
                         self.workers = workers
                         self._on_entry(entry)
+                    case Spent(phases):
+                        self._clock.ended("training", phases)
                     case Epoch():
                         self._on_entry(entry)
                     case Restart() if self.refusal is None:
@@ -136,10 +150,13 @@ def _worker(arguments: dict[str, Any]) -> None:
     config, checkpoints, journal = arguments["config"], arguments["checkpoints"], arguments["journal"]
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from job import loop
+    clock = Clock()
+    with needless_hidden():
+        from job import loop
 
+    clock.ended("imports")
     try:
-        loop.train(config, checkpoints, journal)
+        loop.train(config, checkpoints, journal, clock)
     except JobError as error:
         journal.write(Refusal(error))
         raise

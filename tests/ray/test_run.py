@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from job import __version__, data, model
 from job.evaluation import measure, predict
+from job.phases import PHASES
 from job.storage import File
 from tests.conftest import (
     LONG,
@@ -90,6 +91,14 @@ def test_training_learns_and_its_history_is_whole(finished):
     assert losses == sorted(losses, reverse=True)
     assert float(rows[0]["learning_rate"]) == pytest.approx(1e-3)
     assert float(rows[2]["learning_rate"]) == pytest.approx(0.25e-3)  # (1 + cos(2/3 pi)) / 2
+
+
+def test_every_second_of_it_belongs_to_a_phase(finished):
+    ended = outcome(finished[0])
+    phases = ended["phases"]
+    assert phases.keys() == PHASES.keys()
+    until_delivery = sum(phases.values()) - phases["publish"]
+    assert until_delivery == pytest.approx(ended["finished"] - ended["identity"]["started"], abs=0.1)
 
 
 def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
@@ -274,6 +283,7 @@ def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
     result = job("run", *TINY, "--verbose", "--workers", "1", "--min-accuracy", "1", cwd=tmp_path)
     assert result.returncode == 7
     assert "MultiWorkerMirroredStrategy" in result.stdout + result.stderr
+    assert "the first worker importing TensorFlow" in result.stdout  # where the time went
     assert "Traceback" in result.stderr
 
 

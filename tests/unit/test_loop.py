@@ -29,22 +29,20 @@ def build(split: Split):
     optimizer.build(network.trainable_variables)
     training = ResidentBatches(split, BATCH, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
-    return (
-        network,
-        training,
-        validation,
-        loop.compile_epoch(tf.distribute.get_strategy(), network, optimizer, training, validation),
-    )
+    strategy = tf.distribute.get_strategy()
+    train = loop.compiled_training(strategy, network, optimizer, training)
+    return network, training, train, validation, loop.compiled_validation(strategy, network, validation)
 
 
 def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
-    network, training, validation, run_epoch = build(split)
+    network, training, train, validation, validate = build(split)
     reference = keras.models.clone_model(network)
     reference.set_weights(network.get_weights())
     reference.compile(keras.optimizers.Adam(1e-2), "categorical_crossentropy")
 
     order = training.plan(0)
-    total, validation_loss, correct = run_epoch(order, validation.plan(0)).numpy()
+    total = train(order).numpy()
+    validation_loss, correct = validate(validation.plan(0)).numpy()
 
     expected = 0.0
     one_hot = keras.utils.to_categorical(split.labels, CLASSES)
@@ -61,10 +59,11 @@ def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
 
 
 def test_every_epoch_runs_the_same_compiled_function(split):
-    *_, training, validation, run_epoch = build(split)
+    _, training, train, validation, validate = build(split)
     for epoch in range(3):
-        run_epoch(training.plan(epoch), validation.plan(0))
-    assert run_epoch.experimental_get_tracing_count() == 1
+        train(training.plan(epoch))
+        validate(validation.plan(0))
+    assert [train.experimental_get_tracing_count(), validate.experimental_get_tracing_count()] == [1, 1]
 
 
 # Operations of control flow, constants and reshapes: they run on the host or compute nothing.
@@ -73,9 +72,9 @@ HOST = {"Const", "While", "StatelessWhile", "Placeholder", "NoOp", "Identity", "
 
 def test_every_tensor_operation_of_an_epoch_has_a_gpu_kernel(split):
     """No GPU is at hand, but TensorFlow's list of kernels is: without one, a step would copy the data to the CPU."""
-    *_, training, validation, run_epoch = build(split)
-    graph = run_epoch.get_concrete_function(training.plan(0), validation.plan(0)).graph.as_graph_def()
-    nodes = [node for function in graph.library.function for node in function.node_def]
+    _, _, train, _, validate = build(split)
+    graphs = [compiled.get_concrete_function().graph.as_graph_def() for compiled in (train, validate)]
+    nodes = [node for graph in graphs for function in graph.library.function for node in function.node_def]
     used = {(node.op, tuple(sorted((k, v.type) for k, v in node.attr.items() if v.type))) for node in nodes}
     missing = sorted({op for op, types in used if op not in HOST and not has_gpu_kernel(op, dict(types))})
     assert {"GatherV2", "MatMul"} <= {op for op, _ in used}

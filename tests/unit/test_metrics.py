@@ -30,12 +30,13 @@ def outcome(**changes) -> Outcome:
         "evaluation": Evaluation(4, 0.25, 0.75, [0.5, None, 1.0], [[1, 1, 0], [0, 0, 0], [0, 0, 2]]),
         "evaluation_seconds": 2.0,
         "model_sha256": "ab",
+        "phases": {"imports": 2.5, "training": 1.5},
     }
     return Outcome(**(whole | changes))
 
 
 def failed(code: int = 5) -> Outcome:
-    return outcome(exit_code=code, reason="broken", training=None, evaluation=None, model_sha256=None)
+    return outcome(exit_code=code, reason="broken", training=None, evaluation=None, model_sha256=None, phases={})
 
 
 def values(text: str) -> dict[str, float]:
@@ -69,6 +70,8 @@ def test_every_metric_of_the_design_is_there_and_promtool_finds_no_fault():
         "mnist_job_training_duration_seconds": 5,
         "mnist_job_evaluation_duration_seconds": 2,
         "mnist_job_duration_seconds": 10,
+        "mnist_job_phase_duration_seconds,phase=imports": 2.5,
+        "mnist_job_phase_duration_seconds,phase=training": 1.5,
         "mnist_job_workers": 2,
         "mnist_job_worker_restarts": 1,
         "mnist_job_last_success_timestamp_seconds": ended.finished,
