@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: run test e2e chart lock clean
+.PHONY: run test e2e benchmark chart lock clean
 
 ## Train on scikit-learn's digits with two workers: the whole job, in under a minute once it is installed.
 run: .venv/run
@@ -21,6 +21,10 @@ test: .venv/test
 ## The chart, on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
 	$(BIN)/pytest tests/e2e --durations=0 $(PYTEST)
+
+## This job beside what people would otherwise use: make benchmark MNIST=/path/of/mnist.npz [QUICK=1]
+benchmark: .venv/test
+	$(BIN)/python -m ops.benchmark $(MNIST) $(if $(QUICK),--quick)
 
 ## What of the chart is generated from job/config.py and from its own comments.
 chart: .venv/test

@@ -1,6 +1,6 @@
 """Test accuracy over seeds and learning-rate schedules, as a Markdown table.
 
-    .venv/bin/python ops/benchmark_accuracy.py MNIST.npz [SCHEDULE ...]
+    .venv/bin/python -m ops.benchmark.accuracy MNIST.npz [SCHEDULE ...]
 
 Runs `mnist-job run` with its defaults (10 epochs, batch 32, 2 workers) five times for each schedule, or those named.
 """

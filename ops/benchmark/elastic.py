@@ -1,4 +1,4 @@
-"""An elastic run on a cluster that grows and shrinks, beside fixed runs: `python ops/benchmark_elastic.py`.
+"""An elastic run on a cluster that grows and shrinks, beside fixed runs: `python -m ops.benchmark.elastic`.
 
 For each of three seeds: a Ray head with one CPU, a run with `--workers 1:2`, a second node that joins it and leaves
 again; and the same with one worker on a Ray of its own. Prints the test losses as a table. Takes some ten minutes.
@@ -36,7 +36,8 @@ def main() -> None:
 
 def grow_and_shrink(command: list[str], address: str) -> None:
     environment = os.environ | TOKEN
-    while subprocess.run([PROGRAMS / "ray", "health-check", "--address", address], env=environment).returncode:
+    check = [PROGRAMS / "ray", "health-check", "--address", address]
+    while subprocess.run(check, env=environment, stderr=subprocess.DEVNULL).returncode:
         pass  # the head is starting
     with subprocess.Popen([*command, "--address", address], stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None

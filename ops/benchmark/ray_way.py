@@ -1,0 +1,70 @@
+"""Ray's own way, as its TensorFlow example goes: TensorflowTrainer, Keras 2's `fit` under MultiWorkerMirroredStrategy.
+
+`python -m ops.benchmark.ray_way MNIST.npz STEPS_PER_EXECUTION`, on the notebook's model and data with two workers.
+Prints the seconds of `fit` as JSON. Like the example it evaluates nothing.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+
+import numpy as np
+import ray
+from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+from ray.train.tensorflow import TensorflowTrainer
+
+BATCH = 32
+
+
+def train(config: dict) -> None:
+    # Ray's callback is one of Keras 2's only where all of its processes are told so (`main`).
+    import tensorflow as tf
+    import tf_keras
+    from ray.train.tensorflow.keras import ReportCheckpointCallback
+
+    class Clock(ReportCheckpointCallback):
+        """Reports each epoch's metrics, a checkpoint, and the seconds so far."""
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            super().on_epoch_end(epoch, {**(logs or {}), "training": time.perf_counter() - started})
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with np.load(config["data"]) as arrays:
+        images = arrays["x_train"].reshape(-1, 784).astype("float32") / 255
+        labels = tf_keras.utils.to_categorical(arrays["y_train"], 10)
+    at = len(images) * 4 // 5
+    training = tf.data.Dataset.from_tensor_slices((images[:at], labels[:at])).shuffle(at).batch(BATCH)
+    validation = tf.data.Dataset.from_tensor_slices((images[at:], labels[at:])).batch(BATCH)
+    with strategy.scope():
+        model = tf_keras.Sequential(
+            [
+                tf_keras.Input((784,)),
+                tf_keras.layers.Dense(128, activation="relu"),
+                tf_keras.layers.Dense(64, activation="relu"),
+                tf_keras.layers.Dense(10, activation="softmax"),
+            ]
+        )
+        model.compile(
+            "adam", "categorical_crossentropy", metrics=["accuracy"], steps_per_execution=config["steps_per_execution"]
+        )
+    started = time.perf_counter()
+    model.fit(training, epochs=10, validation_data=validation, verbose=0, callbacks=[Clock()])
+
+
+def main(data: str, steps_per_execution: str, folder: str) -> None:
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    ray.init(address="local")  # and not whatever cluster this machine may have
+    trainer = TensorflowTrainer(
+        train,
+        train_loop_config={"data": data, "steps_per_execution": int(steps_per_execution)},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(storage_path=folder, checkpoint_config=CheckpointConfig(num_to_keep=1)),
+    )
+    print(json.dumps({"training": trainer.fit().metrics["training"]}))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        main(sys.argv[1], sys.argv[2], folder)

@@ -1,0 +1,118 @@
+"""One optimizer step without Ray: the job's compiled epoch, in as many bare processes as TF_CONFIG names.
+
+`python -m ops.benchmark.steps MNIST.npz BATCH:HIDDEN ...` is what each process runs, for example 32:128,64. The first
+one prints a line of JSON for each setting: seconds a step, and of a bare all-reduce of the same gradients where there
+are several. `measured` starts them all.
+"""
+
+import functools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IMAGES = 8192  # of which a call takes as many steps as there are
+NUMBERS = 2e7  # of which a call of bare all-reduces sums as many, at least five times all gradients
+LAPS = 3  # calls, of which the median counts
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a process runs: the address by which the others reach it, and what its command begins with."""
+
+    address: str = "127.0.0.1"
+    command: tuple[str, ...] = ()
+
+
+def measured(data: str, hosts: Sequence[Host], settings: Sequence[str]) -> list[dict[str, Any]]:
+    """Start a process on each host, one thread each, and give the first one's lines."""
+    addresses = [f"{host.address}:{free_port()}" for host in hosts]
+    processes = []
+    for rank, host in enumerate(hosts):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": json.dumps(task)}
+        command = [*host.command, sys.executable, "-m", "ops.benchmark.steps", data, *settings]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        )
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"a process of {len(hosts)} failed: {' '.join(command)}")
+    return [json.loads(line) for line in outputs[0].splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(data: str, *settings: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    from job import loop, model
+    from job.batches import ResidentBatches, Share
+    from job.config import JobConfig
+    from job.data import Split, load_training
+
+    strategy = loop.start_tensorflow(JobConfig())
+    task = json.loads(os.environ["TF_CONFIG"])
+    share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
+    images = load_training(data, 0.2, 1).train
+    for setting in settings:
+        batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
+        few = slice(max(batch, IMAGES))
+        batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
+        with strategy.scope():
+            network = model.build((28, 28), 10, 255, hidden)
+            optimizer = keras.optimizers.Adam(1e-3)
+            optimizer.build(network.trainable_variables)
+        epoch, plan = loop.compiled_training(strategy, network, optimizer, batches), batches.plan(0)
+        parameters = network.count_params()
+        row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
+        row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps
+        if share.workers > 1:
+            times = max(5, int(NUMBERS / parameters))
+            row["all_reduce"] = _median_lap(_all_reduces(tf, strategy, network, times)) / times
+        if share.rank == 0:
+            print(json.dumps(row), flush=True)
+
+
+def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[], Any]:
+    """So many all-reduces of tensors shaped like the gradients, one after another."""
+
+    def halved(tensors: list[Any]) -> list[Any]:
+        here = [tf.identity(tensor) for tensor in tensors]  # else they have no device yet, which all_reduce asks for
+        summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+        return [tensor / strategy.num_replicas_in_sync for tensor in summed]
+
+    @tf.function
+    def loop() -> Any:
+        tensors = [tf.ones(variable.shape) for variable in network.trainable_variables]
+        for _ in tf.range(times):
+            tensors = strategy.run(halved, args=(tensors,))
+        return tensors[0][0]
+
+    return loop
+
+
+def _median_lap(call: Callable[[], Any]) -> float:
+    """Seconds of a call. All processes make as many: their collectives wait for each other."""
+    call()
+    laps = []
+    for _ in range(LAPS):
+        started = time.perf_counter()
+        call().numpy()
+        laps.append(time.perf_counter() - started)
+    return statistics.median(laps)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
