@@ -22,14 +22,7 @@ from job.journal import End, Epoch, Journal, Refusal, Restart, Spent, Start
 from job.lean import needless_hidden
 from job.phases import Clock
 from job.policy import RESIZE_SECONDS, worth_a_restart
-from job.ray_train import TensorFlowBackendConfig, Trainer
-
-# Read by Ray Train's controller.
-SWITCHES = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a run waits for its next poll
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that warns of what a checkpoint an epoch survives anyway
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+from job.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer
 
 
 @dataclass(frozen=True)
