@@ -6,13 +6,14 @@ again; and the same with one worker on a Ray of its own. Prints the test losses 
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ops.benchmark.steps import free_port
 
 PROGRAMS = Path(sys.executable).parent
 RUN = [str(PROGRAMS / "mnist-job"), "run", "--data", "digits", "--batch-size", "8", "--epochs", "600"]
@@ -69,12 +70,6 @@ def wait_for(lines: Iterator[str], beginning: str) -> None:
 
 def loss(folder: Path) -> float:
     return float(json.loads((folder / "outcome.json").read_text())["evaluation"]["loss"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
