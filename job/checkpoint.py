@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ class Checkpoints:
         contents = {
             MODEL: _saved(network),
             OPTIMIZER: variables.getvalue(),
-            HISTORY: json.dumps([row._asdict() for row in history]).encode(),
+            HISTORY: json.dumps([asdict(row) for row in history]).encode(),
         }
         path = f"{self.folder}/{len(history):07}-{self.run}"
         self.filesystem.create_dir(path, recursive=True)

@@ -6,6 +6,7 @@ into a small actor, and the driver reads it as it fills.
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import ray
@@ -14,11 +15,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from job.errors import JobError
 
 
-class Epoch(NamedTuple):
-    """A line of the history. Losses are means over all images; the learning rate is that of the epoch's first step."""
+@dataclass(frozen=True)
+class Epoch:
+    """A line of the history. Losses are means over all images; the learning rate is that of the epoch's first step.
+
+    Training is measured while the weights change, each batch before its update. (`train_accuracy` is None in histories
+    of before it was measured.)
+    """
 
     epoch: int
     train_loss: float
+    train_accuracy: float | None = field(default=None, kw_only=True)
     validation_loss: float
     validation_accuracy: float
     learning_rate: float

@@ -2,7 +2,7 @@
 
 Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and Keras 2's pays a round of messages for each metric
 of each step. So the loop is written out: one compiled function runs a whole epoch, the data already on the device, and
-the only messages between workers are one all-reduce of the gradients a step and one of three sums an epoch.
+the only messages between workers are one all-reduce of the gradients a step and one of four sums an epoch.
 """
 
 import time
@@ -58,13 +58,14 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         rate = float(optimizer.learning_rate.numpy())
-        train_loss = float(train_epoch(batches.plan(epoch)))
+        train_loss, train_correct = (float(x) for x in train_epoch(batches.plan(epoch)))
         clock.ended("training")
         validation_loss, correct = (float(x) for x in validate(validation.plan(0)))
         clock.ended("validation")
         row = Epoch(
             epoch=epoch + 1,
             train_loss=train_loss / images,
+            train_accuracy=train_correct / images,
             validation_loss=validation_loss / validation_images,
             validation_accuracy=correct / validation_images,
             learning_rate=rate,
@@ -113,24 +114,26 @@ def compiled_training(
 ) -> Callable[[Plan], Tensor]:
     """An epoch of training as one compiled function of its plan.
 
-    It gives the sum over all images of the loss (each batch's before its update), float64.
+    It gives two sums over all images, float64, each batch's before its update: the loss, and how many are classified
+    correctly.
     """
 
     def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
-            losses = _cross_entropy(labels, network(images, training=True))
+            probabilities = network(images, training=True)
+            losses = _cross_entropy(labels, probabilities)
             loss = tf.reduce_sum(losses * weights)  # summed over the workers: the mean over the global batch
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))  # sums over the workers
-        return _total(losses, weights)
+        return _totals(losses, probabilities, labels, weights)
 
     # The loop stands outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def epoch(plan: Plan) -> Tensor:
-        loss = tf.zeros((), tf.float64)
+        sums = tf.zeros(2, tf.float64)
         for i in tf.range(batches.steps):
-            loss += strategy.run(step, args=batches.batch(plan, i))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
+            sums += strategy.run(step, args=batches.batch(plan, i))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     epoch.get_concrete_function()  # traced here, once
     return epoch  # type: ignore[no-any-return]
@@ -146,8 +149,7 @@ def compiled_validation(
 
     def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         probabilities = network(images, training=False)
-        hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
-        return tf.stack([_total(_cross_entropy(labels, probabilities), weights), _total(hits, weights)])
+        return _totals(_cross_entropy(labels, probabilities), probabilities, labels, weights)
 
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def validate(plan: Plan) -> Tensor:
@@ -163,8 +165,10 @@ def compiled_validation(
 _cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what the categorical one is on one-hot
 
 
-def _total(values: Tensor, weights: Tensor) -> Tensor:
-    return tf.reduce_sum(tf.where(weights > 0, tf.cast(values, tf.float64), 0.0))
+def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
+    both = tf.cast(tf.stack([losses, tf.cast(hits, losses.dtype)]), tf.float64)
+    return tf.reduce_sum(tf.where(weights > 0, both, 0.0), axis=1)
 
 
 def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share) -> str | None:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,10 +83,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """`outcome.json`. Refuses values that JSON has no words for (ValueError): NaN is never published."""
-        content = asdict(self)
-        if self.training is not None:
-            content["training"]["history"] = [row._asdict() for row in self.training.history]
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> "Outcome":
@@ -96,8 +93,8 @@ class Outcome:
     def history_csv(self) -> str:
         """`history.csv`: a row an epoch."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Epoch._fields)
+        writer = csv.DictWriter(text, [column.name for column in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
         if self.training is not None:
-            writer.writerows(self.training.history)
+            writer.writerows(asdict(row) for row in self.training.history)
         return text.getvalue()

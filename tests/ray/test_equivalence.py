@@ -31,6 +31,8 @@ def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float)
     for name in ("train_loss", "validation_loss"):
         ours, theirs = ([getattr(row, name) for row in rows] for rows in (history, reference))
         assert ours == pytest.approx(theirs, rel=relative), name
+    correct, expected = ([round(row.train_accuracy * BATCH_OF_ALL) for row in rows] for rows in (history, reference))
+    assert correct == pytest.approx(expected, abs=1)  # an image on the border may fall to either side
     assert [row.learning_rate for row in history] == [row.learning_rate for row in reference]
 
 

@@ -89,6 +89,9 @@ def test_training_learns_and_its_history_is_whole(finished):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     losses = [float(row["train_loss"]) for row in rows]
     assert losses == sorted(losses, reverse=True)
+    accuracies = [float(row["train_accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies)
+    assert 0 < accuracies[0] < accuracies[2] < 1
     assert float(rows[0]["learning_rate"]) == pytest.approx(1e-3)
     assert float(rows[2]["learning_rate"]) == pytest.approx(0.25e-3)  # (1 + cos(2/3 pi)) / 2
 

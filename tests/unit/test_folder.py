@@ -1,6 +1,7 @@
 """The run's folder: whole or not at all, on a disk and on an object store."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,9 @@ def test_the_outcome_as_json_holds_everything_and_no_nan():
     content = json.loads(outcome().to_json())
     assert content["identity"]["config"]["data"] == "digits"
     assert content["evaluation"]["accuracy"] == 0.75
-    assert content["training"]["history"] == [ROW._asdict()]
+    assert content["training"]["history"] == [asdict(ROW)]
     with pytest.raises(ValueError, match="JSON"):
-        outcome(training=TrainingRecord(1, 0, 1.0, [ROW._replace(train_loss=float("nan"))])).to_json()
+        outcome(training=TrainingRecord(1, 0, 1.0, [replace(ROW, train_loss=float("nan"))])).to_json()
 
 
 def test_the_outcome_is_read_back_as_it_was():
@@ -125,7 +126,8 @@ def test_the_outcome_is_read_back_as_it_was():
 
 def test_the_history_has_a_row_an_epoch():
     assert outcome().history_csv() == (
-        "epoch,train_loss,validation_loss,validation_accuracy,learning_rate,seconds\n1,0.5,0.4,0.9,0.001,1.5\n"
+        "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,learning_rate,seconds\n"
+        "1,0.5,0.8,0.4,0.9,0.001,1.5\n"
     )
 
 

@@ -41,16 +41,19 @@ def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
     reference.compile(keras.optimizers.Adam(1e-2), "categorical_crossentropy")
 
     order = training.plan(0)
-    total = train(order).numpy()
+    total, train_correct = train(order).numpy()
     validation_loss, correct = validate(validation.plan(0)).numpy()
 
-    expected = 0.0
+    expected, expected_correct = 0.0, 0
     one_hot = keras.utils.to_categorical(split.labels, CLASSES)
     for indices, weights in zip(order[0].numpy(), order[1].numpy(), strict=True):
         batch = indices[weights > 0]
+        before = reference.predict_on_batch(split.images[batch]).argmax(axis=1)
+        expected_correct += (before == split.labels[batch]).sum()
         expected += float(reference.train_on_batch(split.images[batch], one_hot[batch])) * len(batch)
         reference.reset_metrics()
     assert total == pytest.approx(expected, rel=1e-6)
+    assert train_correct == expected_correct
     for ours, theirs in zip(network.get_weights(), reference.get_weights(), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-6)
     assert validation_loss / IMAGES == pytest.approx(reference.evaluate(split.images, one_hot, verbose=0), rel=1e-6)

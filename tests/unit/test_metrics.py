@@ -17,7 +17,7 @@ from job.journal import Epoch
 from job.outcome import Identity, Outcome, TrainingRecord
 from tests.conftest import free_port, pushgateway_command, tool
 
-ROW = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5)
+ROW = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5, train_accuracy=0.8)
 
 
 def outcome(**changes) -> Outcome:
