@@ -13,7 +13,7 @@ from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import ray_cluster
+from job import affinity, ray_cluster
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -55,7 +55,12 @@ def train(
     least, most = config.least_workers, config.most_workers
     trainer = Trainer(
         _worker,
-        train_loop_config={"config": config, "checkpoints": checkpoints, "journal": journal},
+        train_loop_config={
+            "config": config,
+            "checkpoints": checkpoints,
+            "journal": journal,
+            "own_cpus": ray_cluster.is_local(config) and not config.use_gpu,
+        },
         backend_config=TensorFlowBackendConfig(),
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
@@ -143,6 +148,8 @@ def _worker(arguments: dict[str, Any]) -> None:
     config, checkpoints, journal = arguments["config"], arguments["checkpoints"], arguments["journal"]
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if arguments["own_cpus"]:
+        affinity.keep_to_own_cpus(config.threads_per_worker)
     clock = Clock()
     with needless_hidden():
         from job import loop

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-IMAGES = 8192  # of which a call takes as many steps as there are
+IMAGES = 4096  # of which a call takes as many steps as there are
 NUMBERS = 2e7  # of which a call of bare all-reduces sums as many, at least five times all gradients
 LAPS = 3  # calls, of which the median counts
 
@@ -54,6 +54,13 @@ def free_port() -> int:
 
 
 def main(data: str, *settings: str) -> None:
+    from job import affinity
+
+    task = json.loads(os.environ["TF_CONFIG"])
+    rank, workers = task["task"]["index"], len(task["cluster"]["worker"])
+    if workers <= len(os.sched_getaffinity(0)):
+        affinity.keep_to_own_cpus(1)  # as the job's workers do, before TensorFlow has threads
+
     import keras
     import tensorflow as tf
 
@@ -63,8 +70,7 @@ def main(data: str, *settings: str) -> None:
     from job.data import Split, load_training
 
     strategy = loop.start_tensorflow(JobConfig())
-    task = json.loads(os.environ["TF_CONFIG"])
-    share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
+    share = Share(rank, workers)
     images = load_training(data, 0.2, 1).train
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pyarrow import fs
 
-from job import __version__, data, model
+from job import __version__, affinity, data, model
 from job.evaluation import measure, predict
 from job.phases import PHASES
 from job.storage import File
@@ -280,6 +280,22 @@ def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 5
     assert stderr.startswith("mnist-job: training failed: worker ")
+
+
+@pytest.mark.skipif(
+    Path("/proc/self/ns/pid").stat().st_ino != affinity.HOST, reason="this is a container, where no CPU is claimed"
+)
+def test_each_worker_of_a_local_ray_keeps_to_a_cpu_of_its_own(tmp_path):
+    process = start("run", *LONG, cwd=tmp_path)
+    wait_for(process, "2 workers have started")
+    allowed = []
+    for worker in workers(process):
+        threads = [os.sched_getaffinity(thread.id) for thread in worker.threads()]
+        allowed.append(min(threads, key=len))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=WAIT_SECONDS)
+    assert [len(cpus) for cpus in allowed] == [1, 1]
+    assert allowed[0] != allowed[1]
 
 
 def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
