@@ -5,7 +5,6 @@ import math
 import os
 import sys
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class Evaluator:
         self._process: Any = None
 
     def prepare(self, node: str) -> None:
-        """Start the process beside the worker on `node`, to import TensorFlow while that trains.
+        """Start the process on the node of a worker, to import TensorFlow in the time that training leaves.
 
         It reserves no CPU, and takes over the worker's: on a cluster that the workers fill there is no other.
         """
@@ -111,8 +110,8 @@ def _import_keras() -> None:
 
 
 def _yield_to_others() -> None:
-    if sys.platform == "linux":  # where a niceness is a thread's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    if sys.platform == "linux":  # of which this is a thread's, not the process's
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def predict(model: storage.File, images: data.Images, *, on_gpu: bool) -> npt.NDArray[np.float32]:

@@ -54,6 +54,8 @@ def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> Non
                         this.display.line("all checks passed; nothing was trained")
                         return
                     evaluator = Evaluator(config)
+                    if ray_cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
+                        evaluator.prepare(ray_cluster.this_node())
                     trained, record = _trained(this, config, folder, evaluator)
                     outcome = _evaluated(this, evaluator, trained.model, record)
                     verdict = _publish(this, outcome, folder, trained.model)
