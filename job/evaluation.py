@@ -6,8 +6,9 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from job import data, storage
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
+from job.mistakes import Mistake, most_confident
 from job.policy import EVALUATION_RETRIES
 
 BATCH = 1000  # images at a time; the result does not depend on it
@@ -27,13 +29,18 @@ BATCH = 1000  # images at a time; the result does not depend on it
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Quality over all test images. `recall` has None for a class without test images; `confusion[true][predicted]`."""
+    """Quality over all test images. `recall` has None for a class without test images; `confusion[true][predicted]`.
+
+    `image_shape` is H x W or H x W x C; it and `mistakes` are empty in outcomes of before they were kept.
+    """
 
     samples: int
     loss: float
     accuracy: float
     recall: list[float | None]
     confusion: list[list[int]]
+    image_shape: list[int] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
 
 
 class Evaluator:
@@ -97,7 +104,11 @@ class _Process:
             test = data.load_test(config.data)
             probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
             data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
-            return measure(probabilities, test.labels)
+            return replace(
+                measure(probabilities, test.labels),
+                image_shape=list(test.images.shape[1:]),
+                mistakes=most_confident(probabilities, test.labels, test.images),
+            )
         except JobError:
             raise
         except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
@@ -169,3 +180,11 @@ def measure(probabilities: npt.NDArray[Any], labels: data.Labels) -> Evaluation:
     if not (math.isfinite(result.loss) and math.isfinite(result.accuracy)):
         raise EvaluationError(f"loss {result.loss} or accuracy {result.accuracy} is not finite; nothing is published")
     return result
+
+
+def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval for the probability of a hit (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, page 209)."""
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2 / samples
+    share = hits / samples
+    middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
+    return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)

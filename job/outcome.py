@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import platform
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -19,7 +22,10 @@ from job.journal import Epoch
 
 @dataclass(frozen=True)
 class Identity:
-    """Which run this is. `run` is unique, and sorts by time; `started` is Unix time."""
+    """Which run this is. `run` is unique, and sorts by time; `started` is Unix time.
+
+    `versions` are those of what it ran on, where the driver runs; empty in outcomes of before they were kept.
+    """
 
     name: str
     run: str
@@ -29,6 +35,7 @@ class Identity:
     config_hash: str
     started: float
     data_sha256: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Settings) -> "Identity":
@@ -42,7 +49,22 @@ class Identity:
             config=config.model_dump(mode="json"),
             config_hash=config.config_hash(),
             started=now.timestamp(),
+            versions=_versions(),
         )
+
+
+def _versions() -> dict[str, str]:
+    """By what the packages say of themselves: the driver does not import TensorFlow."""
+    found = {"Python": platform.python_version()}
+    for title, package in (
+        ("TensorFlow", "tensorflow"),
+        ("TensorFlow", "tensorflow-cpu"),
+        ("Keras", "keras"),
+        ("Ray", "ray"),
+    ):
+        with suppress(PackageNotFoundError):
+            found[title] = version(package)
+    return found
 
 
 @dataclass(frozen=True)

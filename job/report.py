@@ -1,124 +1,220 @@
-"""`report.html`: a run on one page, with its plots inside. Made for a person; programs read `outcome.json`."""
+"""`report.html`: a run on one page that needs nothing else. Made for a person; programs read `outcome.json`."""
 
-import base64
 import html
-import io
+import shlex
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
 
-from matplotlib.figure import Figure
-
+from job import plots, sources
 from job.data import shape_text
-from job.evaluation import Evaluation
+from job.evaluation import Evaluation, confidence_interval
 from job.journal import Epoch
+from job.mistakes import LONGEST_SIDE, Mistake
 from job.outcome import Outcome
+from job.phases import PHASES
 
-CLASSES_WITH_NUMBERS = 20  # a larger confusion matrix is drawn without a number in each cell
+MOST_ROWS = 100  # of a table
+FEW_ROWS = 12  # that need not be hidden
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }}
-  img {{ max-width: 100%; height: auto }}
-  table {{ border-collapse: collapse; margin: 1rem 0 }}
-  th, td {{ text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd; vertical-align: top }}
-  .figures {{ display: flex; gap: 3rem; flex-wrap: wrap }} .figures b {{ display: block; font-size: 2rem }}
-  .failed {{ color: #a40000 }}
-</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
+_PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
 
 
 def render(outcome: Outcome) -> str:
-    """The page. An Outcome without training or evaluation has the parts that it has."""
-    parts = []
-    if not outcome.succeeded:
-        parts.append(
-            f'<p class="failed">Failed with exit code {outcome.exit_code}: {html.escape(outcome.reason or "")}'
-        )
-    if (evaluation := outcome.evaluation) is not None:
-        parts.append(
-            '<div class="figures">'
-            f"<div><b>{evaluation.accuracy:.4f}</b>test accuracy</div>"
-            f"<div><b>{evaluation.loss:.4f}</b>test loss</div>"
-            f"<div><b>{evaluation.samples:,}</b>test images</div></div>"
-        )
-    if outcome.training is not None:
-        parts.append("<h2>Training</h2>" + _image(_curves(outcome.training.history), "loss and accuracy by epoch"))
+    """The page: a function of the outcome. One without training or evaluation has the parts that it has."""
+    training, evaluation = outcome.training, outcome.evaluation
+    parts = [_head(outcome)]
+    if training is not None:
+        parts.append(_training(training.history, evaluation))
     if evaluation is not None:
-        parts.append("<h2>Test images by class</h2>" + _image(_confusion(evaluation), "confusion matrix"))
-    parts.append("<h2>Run</h2>" + _table(_facts(outcome)))
-    parts.append("<h2>Settings</h2>" + _table({key: str(value) for key, value in outcome.identity.config.items()}))
-    title = f"{outcome.identity.name}: {outcome.identity.dataset}"
-    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+        parts.append(_classes(evaluation))
+        parts.append(_mistakes(evaluation))
+    if outcome.phases:
+        parts.append(_time(outcome.phases))
+    parts.append(_again(outcome))
+    parts.append(_origin(outcome))
+    return _PAGE.substitute(title=html.escape(_title(outcome)), body="\n".join(parts))
 
 
-def _facts(outcome: Outcome) -> dict[str, str]:
+def _title(outcome: Outcome) -> str:
+    return f"{outcome.identity.name}: {outcome.identity.dataset}"
+
+
+def _head(outcome: Outcome) -> str:
+    evaluation = outcome.evaluation
+    if outcome.succeeded:
+        verdict, kind = "Succeeded", "good"
+    else:
+        verdict, kind = f"Failed with exit code {outcome.exit_code}: {outcome.reason or ''}", "bad"
+    ended = f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    figures = []
+    if evaluation is not None:
+        right = sum(row[label] for label, row in enumerate(evaluation.confusion))
+        low, high = confidence_interval(right, evaluation.samples)
+        figures = [
+            ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
+            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy"),
+            ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+        ]
+    figures.append(("duration", f"{outcome.finished - outcome.identity.started:.1f} s", f"ended {ended}"))
+    shown = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(note)}</dd></div>"
+        for name, value, note in figures
+    )
+    return (
+        f"<h1>{html.escape(_title(outcome))}</h1>\n"
+        f'<p class="verdict {kind}">{html.escape(verdict)}</p>\n<dl class="figures">{shown}</dl>'
+    )
+
+
+def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
+    rows = plots.thinned(history, MOST_ROWS)
+    table = _table(
+        ("epoch", "training loss", "validation loss", "training accuracy", "validation accuracy", "learning rate", "s"),
+        (
+            (
+                str(row.epoch),
+                f"{row.train_loss:.4f}",
+                f"{row.validation_loss:.4f}",
+                "" if row.train_accuracy is None else f"{row.train_accuracy:.4f}",
+                f"{row.validation_accuracy:.4f}",
+                f"{row.learning_rate:.3g}",
+                f"{row.seconds:.2f}",
+            )
+            for row in rows
+        ),
+    )
+    every = "Every epoch" if len(rows) == len(history) else f"{len(rows)} of {len(history):,} epochs"
+    return (
+        "<h2>Training</h2>\n"
+        '<p class="note">Training is measured while the weights change, each batch before its update; validation after '
+        "each epoch; the test once, with the weights of the last epoch.</p>\n"
+        '<div class="plots">'
+        + _figure("Loss", plots.loss(history, evaluation))
+        + _figure("Accuracy", plots.accuracy(history, evaluation))
+        + _figure("Learning rate", plots.learning_rate(history))
+        + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
+    )
+
+
+def _classes(evaluation: Evaluation) -> str:
+    confusion = evaluation.confusion
+    classes = range(len(confusion))
+    if len(confusion) <= plots.MOST_CLASSES:
+        summary = "The confusion matrix as a table (rows: true class)"
+        counts = _table(("true", *map(str, classes)), ((str(true), *map(str, confusion[true])) for true in classes))
+    else:
+        summary = "The most frequent confusions"
+        pairs = [(confusion[i][j], i, j) for i in classes for j in classes if i != j and confusion[i][j]]
+        counts = _table(
+            ("true class", "predicted", "images"),
+            ((str(i), str(j), str(count)) for count, i, j in sorted(pairs, reverse=True)[:MOST_ROWS]),
+        )
+    rows = []
+    for label, share in sorted(enumerate(evaluation.recall), key=lambda row: (row[1] is None, row[1]))[:MOST_ROWS]:
+        hits, images = confusion[label][label], sum(confusion[label])
+        interval = "{:.4f} to {:.4f}".format(*confidence_interval(hits, images)) if images else ""
+        rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{hits:,}", f"{images:,}"))
+    recall = _table(("class", "recall", "95 % interval", "found", "images"), rows)
+    fewer = f", the {plots.MOST_CLASSES} lowest" if len(confusion) > plots.MOST_CLASSES else ""
+    return (
+        '<h2>Test images by class</h2>\n<div class="plots">'
+        + _figure(
+            "Confusion matrix",
+            plots.confusion(evaluation),
+            "Row: the true class. Column: the predicted one. Blue is right, orange wrong: the stronger, the more.",
+            _details(summary, counts),
+        )
+        + _figure(
+            f"Recall{fewer}",
+            plots.recall(evaluation),
+            "The share of the images of a class that is found, with its 95 % confidence interval (Wilson).",
+            _details("The recall of each class as a table, the lowest first", recall),
+        )
+        + "</div>"
+    )
+
+
+def _mistakes(evaluation: Evaluation) -> str:
+    if not evaluation.mistakes:
+        return ""
+    note = "Wrong with the highest probability; numbers count the test images from 0."
+    shape = evaluation.image_shape
+    if max(shape[:2], default=0) > LONGEST_SIDE:
+        note += f" The images are {shape_text(shape[:2])} pixels, and shown smaller."
+    if shape[2:] not in ([], [1], [3]):
+        note += f" Shown is the mean of their {shape[2]} channels."
+    items = "".join(map(_mistake, evaluation.mistakes))
+    return f'<h2>Most confident mistakes</h2>\n<p class="note">{note}</p>\n<ul class="mistakes">{items}</ul>'
+
+
+def _mistake(mistake: Mistake) -> str:
+    probability = "&gt; 0.9999" if mistake.probability > 0.9999 else f"{mistake.probability:.4f}"
+    return (
+        f'<li><img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
+        f"<p>true <b>{mistake.label}</b><br>predicted <b>{mistake.predicted}</b><br>{probability}<br>"
+        f'<span class="note">no. {mistake.index}</span></p></li>'
+    )
+
+
+def _time(seconds: dict[str, float]) -> str:
+    ordered = {phase: seconds[phase] for phase in (*PHASES, *seconds) if phase in seconds}
+    rows = ((phase.replace("_", " "), f"{ordered[phase]:.2f}", PHASES.get(phase, "")) for phase in ordered)
+    table = _table(("phase", "seconds", "what"), rows, kind="facts")
+    figure = _figure("Seconds by phase", plots.phases(ordered))
+    return f'<h2>Time</h2>\n<div class="plots">{figure}<div>{table}</div></div>'
+
+
+def _again(outcome: Outcome) -> str:
+    command = shlex.join(sources.command_line(outcome.identity.config))
+    return (
+        f"<h2>Run it again</h2>\n<pre><code>{html.escape(command)}</code></pre>\n"
+        '<p class="note">All other settings have their defaults. Where the result of this run still lies, this '
+        "delivers it again and trains nothing; <code>--force</code> trains anew.</p>"
+    )
+
+
+def _origin(outcome: Outcome) -> str:
     identity, training = outcome.identity, outcome.training
-    facts = {
-        "run": identity.run,
-        "ended": f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC",
-        "duration": f"{outcome.finished - identity.started:.1f} s",
-        "mnist-job": identity.version,
-        "configuration": identity.config_hash,
-        "model's SHA-256": outcome.model_sha256 or "none",
-    }
+    facts = {"run": identity.run, "mnist-job": identity.version, **identity.versions}
     if training is not None:
         facts["workers"] = f"{training.workers}, started again {training.restarts} times"
-    return facts
+    sums = {
+        "configuration": identity.config_hash,
+        "data, SHA-256": identity.data_sha256,
+        "model, SHA-256": outcome.model_sha256,
+    }
+    facts |= {name: value for name, value in sums.items() if value is not None}
+    changed = sources.changed(identity.config)
+    settings = (
+        (sources.flag(field), "" if value is None else sources.text(value), "given" if field in changed else "default")
+        for field, value in identity.config.items()
+    )
+    return (
+        f"<h2>Versions and checksums</h2>\n{_table(('what', 'which'), facts.items(), kind='facts')}\n"
+        f"<h2>Settings</h2>\n{_table(('setting', 'value', 'source'), settings, kind='facts')}"
+    )
 
 
-def _table(rows: dict[str, str]) -> str:
-    return "<table>" + "".join(f"<tr><th>{html.escape(k)}<td>{html.escape(v)}" for k, v in rows.items()) + "</table>"
+def _figure(title: str, plot: str, caption: str = "", more: str = "") -> str:
+    caption = caption and f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<div><h3>{html.escape(title)}</h3><figure>{plot}{caption}</figure>{more}</div>"
 
 
-def _curves(history: list[Epoch]) -> Figure:
-    epochs = [row.epoch for row in history]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    loss.plot(epochs, [row.train_loss for row in history], marker="o", label="training")
-    loss.plot(epochs, [row.validation_loss for row in history], marker="o", label="validation")
-    loss.set(xlabel="epoch", ylabel="loss")
-    loss.legend()
-    accuracy.plot(epochs, [row.validation_accuracy for row in history], marker="o", color="C1", label="validation")
-    accuracy.set(xlabel="epoch", ylabel="accuracy")
-    accuracy.legend()
-    for axes in (loss, accuracy):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+def _details(summary: str, content: str, *, is_open: bool = False) -> str:
+    return f"<details{' open' * is_open}><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def _confusion(evaluation: Evaluation) -> Figure:
-    counts = evaluation.confusion
-    classes = len(counts)
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    matrix, recall = figure.subplots(1, 2)
-    matrix.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    matrix.set(xlabel="predicted class", ylabel="true class", title=f"confusion, {shape_text((classes, classes))}")
-    if classes <= CLASSES_WITH_NUMBERS:
-        matrix.set_xticks(range(classes))
-        matrix.set_yticks(range(classes))
-        for true, row in enumerate(counts):
-            for predicted, count in enumerate(row):
-                if count:
-                    dark = shares[true][predicted] > 0.5
-                    matrix.text(
-                        predicted, true, count, ha="center", va="center", fontsize=7, color="w" if dark else "k"
-                    )
-    recall.bar(range(classes), [value or 0 for value in evaluation.recall])
-    recall.set(xlabel="class", ylabel="recall", ylim=(0, 1), title="share of a class's images found")
-    recall.xaxis.get_major_locator().set_params(integer=True)
-    recall.grid(axis="y", alpha=0.3)
-    return figure
-
-
-def _image(figure: Figure, alternative: str) -> str:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">'
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
+    """The first cell of a row is its heading."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for first, *cells in rows
+    )
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )

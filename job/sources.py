@@ -70,6 +70,35 @@ def load(
     return config
 
 
+def text(value: Any) -> str:
+    """A setting's value as a flag takes it, or as JSON has it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def changed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's effective settings `values` (JSON's) is not the default."""
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
+    fields = _command(values)[1].model_fields.items()
+    return {field: given[field] for field, info in fields if field in given and given[field] != info.get_default()}
+
+
+def command_line(values: Mapping[str, Any]) -> list[str]:
+    """The shortest command whose effective settings are `values` (JSON's), its words not quoted for a shell."""
+    words = ["mnist-job", _command(values)[0]]
+    for field, value in changed(values).items():
+        if isinstance(value, bool):
+            words.append(flag(field) if value else f"--no-{flag(field).removeprefix('--')}")
+        elif (written := text(value)).startswith("-"):
+            words.append(f"{flag(field)}={written}")
+        else:
+            words += [flag(field), written]
+    return words
+
+
+def _command(values: Mapping[str, Any]) -> tuple[str, type[Settings]]:
+    return ("run", JobConfig) if "epochs" in values else ("evaluate", EvaluateConfig)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`: did you mean X?` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)

@@ -12,7 +12,7 @@ from job.config import JobConfig
 from job.errors import UsageError
 from job.folder import OUTCOME, RunFolder
 from job.outcome import Outcome
-from job.sources import flag
+from job.sources import flag, text
 
 RECORD = "run.json"
 
@@ -33,7 +33,7 @@ class Record:
     def differences(self, former: "Record") -> str:
         """What of `former` is otherwise here, for people; empty if nothing is."""
         found = [
-            f"{flag(name)} is {_text(value)}, was {_text(former.settings.get(name))}"
+            f"{flag(name)} is {text(value)}, was {text(former.settings.get(name))}"
             for name, value in self.settings.items()
             if value != former.settings.get(name)
         ]
@@ -87,7 +87,3 @@ def _unfinished(folder: RunFolder) -> tuple[Record, str] | None:
 def _refuse(differences: str, whose: str) -> None:
     if differences:
         raise UsageError(f"{whose} is another: {differences}. Take another --name, or --force to replace it")
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
