@@ -12,7 +12,7 @@ from PIL import Image
 from job.data import Images, Labels
 
 MOST = 25
-LONGEST_SIDE = 64  # pixels; a larger image is scaled down, so that none takes more than 17 kB
+LONGEST_SIDE = 56  # pixels; a larger image is scaled down, so that none takes more than 13 kB
 
 
 @dataclass(frozen=True)

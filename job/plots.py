@@ -199,6 +199,7 @@ def _svg(axes: Axes, alternative: str) -> str:
         r"<metadata>.*?</metadata>",
         r"<style.*?</style>",
         "<!--.*?-->",
+        "(?<=\n) +",
         r'(?<=<g) id="[^"]*"',
         "font-family:[^;]*; ",
     ):

@@ -1,5 +1,8 @@
 """Checkpoints: what is saved comes back, what is damaged is passed over, and nothing starts from nothing unnoticed."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -102,6 +105,17 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
     checkpoints.save(*trained, history(1))
     (tmp_path / "0000001-run" / MANIFEST).unlink()
     assert checkpoints.newest() is None
+
+
+def test_a_checkpoint_of_before_training_accuracy_was_measured_is_gone_on_with(saved):
+    checkpoints, folder = saved
+    former = [{k: v for k, v in asdict(row).items() if k != "train_accuracy"} for row in history(3)]
+    newest = folder / "0000003-run"
+    (newest / HISTORY).write_text(json.dumps(former))
+    manifest = json.loads((newest / MANIFEST).read_text())
+    manifest[HISTORY] = hashlib.sha256((newest / HISTORY).read_bytes()).hexdigest()
+    (newest / MANIFEST).write_text(json.dumps(manifest))
+    assert checkpoints.newest().history == history(3)
 
 
 def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):

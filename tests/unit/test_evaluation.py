@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 from pyarrow import fs
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
 from job import model
 from job.errors import EvaluationError
-from job.evaluation import BATCH, measure, predict
+from job.evaluation import BATCH, confidence_interval, measure, predict
 from job.storage import File
 
 
@@ -34,6 +35,13 @@ def test_it_agrees_with_scikit_learn(spread, classes):
 
 def test_a_class_without_test_images_has_no_recall():
     assert measure(np.full((2, 3), 1 / 3, np.float32), np.array([0, 1], np.int32)).recall == [1, 0, None]
+
+
+@pytest.mark.parametrize("samples", [1, 7, 980])
+def test_the_confidence_interval_is_wilson_s(samples):
+    for hits in {0, 1, samples // 2, samples - 1, samples}:
+        expected = binomtest(hits, samples).proportion_ci(0.95, method="wilson")
+        assert confidence_interval(hits, samples) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

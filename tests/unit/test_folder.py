@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from job import report
 from job.errors import DeliveryError, UsageError
 from job.folder import OUTCOME, RunFolder
 from job.outcome import Outcome, TrainingRecord
@@ -129,12 +128,3 @@ def test_the_history_has_a_row_an_epoch():
         "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,learning_rate,seconds\n"
         "1,0.5,0.8,0.4,0.9,0.001,1.5\n"
     )
-
-
-def test_the_report_shows_the_result_and_escapes_what_it_is_given():
-    page = report.render(outcome(exit_code=7, reason="<script>"))
-    assert "0.7500" in page
-    assert "0.2500" in page
-    assert "&lt;script&gt;" in page
-    assert page.count("data:image/png;base64,") == 2
-    assert report.render(outcome(training=None)).count("data:image/png;base64,") == 1
