@@ -1,64 +1,105 @@
-"""The command line: `mnist-job run`, `evaluate` and `config`."""
+"""The command line: a table of commands, and what they share. `job.options` makes the parser."""
 
 import argparse
+import json
 import os
 import signal
 import sys
 import traceback
 import types
-from collections.abc import Sequence
-from typing import Any, NoReturn, get_args
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import NoReturn
 
+import shtab
 import yaml
-from pydantic.fields import FieldInfo
 
-from job import __version__, sources
+from job import options, sources
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import Interrupted, JobError, UsageError
+from job.log import Log, write
+from job.options import Command
 
-_OVERVIEW = """\
-Every setting is a flag, an environment variable (--batch-size: MNIST_JOB_BATCH_SIZE) and a key of the --config file
-(batch_size), in that order of precedence.
-
-Exit codes: 0 succeeded; 2 usage or configuration; 3 data; 4 the cluster cannot hold the job, or cannot be reached;
-5 training failed; 6 evaluation failed; 7 below --min-accuracy; 8 a result could not be delivered; 130 interrupted.
-"""
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
+    early = options.early(arguments)
+    as_document = early.format == "json"
+    log = Log(sys.stderr if as_document else sys.stdout, json_lines=early.log_format == "json")
     verbose = False
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
-        parser = _parser()
-        parsed, unknown = parser.parse_known_args(arguments)
-        settings: type[Settings] = EvaluateConfig if parsed.command == "evaluate" else JobConfig
-        flags = {field: value for field, value in vars(parsed).items() if field in settings.model_fields}
-        faults = [f"{name}: no such argument{_close_flag(name, settings)}" for name in unknown]
-        config = sources.load(settings, flags, os.environ, parsed.config, faults)
-        verbose = config.verbose
-        _command(parsed, config)
+        parsed, rest = options.parser(_COMMANDS).parse_known_args(arguments)
+        command = _COMMANDS[parsed.command]
+        config = _settings(command.settings, parsed, rest, log)
+        verbose = config is not None and config.verbose
+        command.call(parsed, config, log)
     except (JobError, KeyboardInterrupt) as stop:
         error = stop if isinstance(stop, JobError) else Interrupted()
         if verbose:
-            traceback.print_exception(error)
+            log.traceback("".join(traceback.format_exception(error)).rstrip())
         for line in (*str(error).splitlines(), *getattr(error, "__notes__", ())):
-            print(f"mnist-job: {line}", file=sys.stderr)
+            log.failure(line, exit_code=error.exit_code)
+        if as_document:
+            _write_document(log, error.exit_code, str(error))
         return error.exit_code
     return 0
 
 
-def _command(parsed: argparse.Namespace, config: Settings) -> None:
-    if parsed.command == "config":
-        yaml.safe_dump(config.model_dump(mode="json"), sys.stdout, sort_keys=False)
-        return
+def _settings(
+    kind: type[Settings] | None, parsed: argparse.Namespace, rest: Sequence[str], log: Log
+) -> Settings | None:
+    """The command's settings, if it has any. Raises UsageError for these and for whatever else was written."""
+    faults = list(parsed.parser.unknown(rest))
+    if kind is None:
+        if faults:
+            raise UsageError("\n".join(faults))
+        return None
+    flags = {field: value for field, value in vars(parsed).items() if field in kind.model_fields}
+    written = sources.gathered(kind, flags, os.environ, parsed.config, faults)
+    log.json_lines = "log_format" in written and written["log_format"].value == "json"
+    return sources.checked(kind, written, faults)
+
+
+def _run(parsed: argparse.Namespace, config: JobConfig, log: Log) -> None:
     from job import pipeline  # Ray's import is slow: what is wrong with the settings is said without it
 
-    if isinstance(config, JobConfig):
-        pipeline.run(config, dry_run=parsed.dry_run, force=parsed.force)
-    elif isinstance(config, EvaluateConfig):
-        pipeline.evaluate(config, dry_run=parsed.dry_run)
+    with _document(parsed, log):
+        pipeline.run(config, log, dry_run=parsed.dry_run, force=parsed.force)
+
+
+def _evaluate(parsed: argparse.Namespace, config: EvaluateConfig, log: Log) -> None:
+    from job import pipeline
+
+    with _document(parsed, log):
+        pipeline.evaluate(config, log, dry_run=parsed.dry_run)
+
+
+def _config(parsed: argparse.Namespace, config: JobConfig, _: Log) -> None:
+    content = config.model_dump(mode="json")
+    write(json.dumps(content, indent=2) + "\n" if parsed.format == "json" else yaml.safe_dump(content, sort_keys=False))
+
+
+def _completion(parsed: argparse.Namespace, _: None, __: Log) -> None:
+    write(shtab.complete(options.parser(_COMMANDS), parsed.shell) + "\n")
+
+
+@contextmanager
+def _document(parsed: argparse.Namespace, log: Log) -> Iterator[None]:
+    """With `-o json`, standard output gets the result as one document, and standard error whatever else is printed."""
+    if parsed.format != "json":
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+    _write_document(log, 0, None)
+
+
+def _write_document(log: Log, exit_code: int, reason: str | None) -> None:
+    write(json.dumps(log.facts | {"exit_code": exit_code, "reason": reason}, indent=2, allow_nan=False) + "\n")
 
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
@@ -67,56 +108,69 @@ def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
     raise KeyboardInterrupt  # the only exception that a signal may raise out of ray.get: it forgets others
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
+    options.add_config(command)
+    options.add_format(command, "text", "the result: lines, or one JSON document, and all lines on standard error")
+    command.add_argument("--dry-run", action="store_true", help="check everything, and do nothing")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="mnist-job",
-        description="Train a Keras classifier data-parallel on Ray, evaluate it, and report the result to Prometheus.",
-        epilog=_OVERVIEW,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"mnist-job {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, settings, help in (
-        ("run", JobConfig, "train, evaluate and publish"),
-        ("evaluate", EvaluateConfig, "evaluate a saved model and publish"),
-        ("config", JobConfig, "print the effective configuration of `run` as YAML, which --config reads"),
-    ):
-        command = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        command.add_argument("--config", metavar="FILE", help="YAML file of settings")
-        if name != "config":
-            command.add_argument("--dry-run", action="store_true", help="check everything, and do nothing")
-        if name == "run":
-            help = "run anew, from nothing, whatever runs of this name have left"
-            command.add_argument("--force", action="store_true", help=help)
-        for field, info in settings.model_fields.items():
-            _add_flag(command, field, info)
-    return parser
+def _run_options(command: argparse.ArgumentParser) -> None:
+    _evaluate_options(command)
+    command.add_argument("--force", action="store_true", help="run anew, whatever runs of this name have left")
 
 
-def _add_flag(command: argparse.ArgumentParser, field: str, info: FieldInfo) -> None:
-    kind: dict[str, Any] = {}
-    if info.annotation is bool:
-        kind["action"] = argparse.BooleanOptionalAction
-    elif choices := [choice for choice in get_args(info.annotation) if isinstance(choice, str)]:
-        kind["metavar"] = "{" + ",".join(choices) + "}"
-    else:
-        kind["metavar"] = field.rpartition("_")[2].upper()
-    default = info.get_default()
-    shown = "" if info.is_required() or default is None or default is False else f" [default: {_text(default)}]"
-    help = f"{info.description or ''}{shown}".replace("%", "%%")
-    command.add_argument(sources.flag(field), dest=field, default=argparse.SUPPRESS, help=help, **kind)
+def _config_options(command: argparse.ArgumentParser) -> None:
+    options.add_config(command)
+    options.add_format(command, "yaml", "how the settings are written; --config reads both")
 
 
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _completion_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=_SHELLS, help="the shell that is to complete `mnist-job`")
 
 
-def _close_flag(name: str, settings: type[Settings]) -> str:
-    known = [sources.flag(field) for field in settings.model_fields] + ["--config", "--dry-run", "--force"]
-    return sources.did_you_mean(name.partition("=")[0], known) if name.startswith("--") else ""
+_COMMANDS = {
+    "run": Command(
+        "train, evaluate, and report the result",
+        JobConfig,
+        _run,
+        _run_options,
+        """\
+  mnist-job run --data digits
+  mnist-job run --data images.npz --epochs 20 --min-accuracy 0.9
+  mnist-job run --data s3://bucket/images.npz --output s3://bucket/runs
+  mnist-job run --workers 2:8 --use-gpu --address ray-head:6379
+  mnist-job run --data digits -o json | jq .accuracy
+""",
+    ),
+    "evaluate": Command(
+        "evaluate a saved model, and report the result",
+        EvaluateConfig,
+        _evaluate,
+        _evaluate_options,
+        """\
+  mnist-job evaluate --model runs/mnist-job/model.keras --data digits
+  mnist-job evaluate --model s3://bucket/model.keras --data images.npz -o json
+""",
+    ),
+    "config": Command(
+        "print the settings that `run` would have, for --config",
+        JobConfig,
+        _config,
+        _config_options,
+        """\
+  mnist-job config --epochs 20 > job.yaml
+  mnist-job run --config job.yaml
+""",
+    ),
+    "completion": Command(
+        "print the completion script of a shell",
+        None,
+        _completion,
+        _completion_options,
+        """\
+  source <(mnist-job completion bash)                # in ~/.bashrc
+  mnist-job completion zsh > ~/.zfunc/_mnist-job     # a folder of $fpath
+  mnist-job completion tcsh > ~/.mnist-job.csh       # ~/.tcshrc: source it
+""",
+    ),
+}

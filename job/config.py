@@ -8,21 +8,45 @@ import hashlib
 import json
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+Group = Literal["data", "training", "where it runs", "where results go", "bounds", "what it prints"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""What help and chart show together, in this order."""
 
 
-def setting(default: Any, help: str, *, affects_result: bool = False, **bounds: Any) -> Any:
-    """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash."""
-    return Field(default, description=help, json_schema_extra={"affects_result": affects_result}, **bounds)
+def setting(
+    default: Any,
+    help: str,
+    group: Group,
+    *,
+    affects_result: bool = False,
+    place: Literal["file", "folder"] | None = None,
+    **bounds: Any,
+) -> Any:
+    """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash.
+
+    A shell completes a setting that is a `place` by the names of files or folders.
+    """
+    extra: dict[str, Any] = {"affects_result": affects_result, "group": group, "place": place}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+def declared(field: FieldInfo, name: Literal["affects_result", "group", "place"]) -> Any:
+    """What `setting` was told about a field."""
+    assert isinstance(field.json_schema_extra, dict)
+    return field.json_schema_extra[name]
 
 
 def _name(default: str) -> Any:
     return setting(
         default,
-        "name of the job: its folder below --output, and `job` in the metrics",
+        "the job's folder below --output, and `job` in the metrics",
+        "where results go",
         pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$",
         max_length=63,
     )
@@ -39,45 +63,69 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     name: str = _name("mnist-job")
-    output: str = setting("runs", "folder, or URI of one, below which the job's folder is written", min_length=1)
+    output: str = setting(
+        "runs",
+        "folder, or URI of one, below which the job's folder is written",
+        "where results go",
+        place="folder",
+        min_length=1,
+    )
     data: str = setting(
         "mnist",
-        "`mnist` (downloaded once), `digits` (8x8, needs no network), or the path or URI of an .npz with the arrays "
-        "x_train, y_train, x_test and y_test",
+        "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
+        "data",
         affects_result=True,
+        place="file",
         min_length=1,
     )
-    min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", ge=0, le=1)
+    min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", "bounds", ge=0, le=1)
     address: str | None = setting(
         None,
-        "address of a Ray cluster (HOST:PORT, or `auto`) [default: $RAY_ADDRESS, which `ray job submit` sets; "
-        "else a local Ray that lives as long as the job]",
+        "a Ray cluster, HOST:PORT or `auto` [default: $RAY_ADDRESS; else a Ray of its own]",
+        "where it runs",
         min_length=1,
     )
-    evaluate_on_gpu: bool = setting(False, "evaluate on a GPU")
-    pushgateway_url: str | None = setting(None, "push the metrics to this Pushgateway, for example http://host:9091")
+    evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")
+    pushgateway_url: str | None = setting(
+        None, "push the metrics to this Pushgateway, for example http://host:9091", "where results go"
+    )
     metrics_textfile: str | None = setting(
-        None, "also write the metrics to this file, for node-exporter's textfile collector", pattern=r".\.prom$"
+        None,
+        "also write the metrics to this file, for node-exporter's textfile collector",
+        "where results go",
+        place="file",
+        pattern=r".\.prom$",
     )
     exporter_port: int | None = setting(
         None,
-        "serve the metrics at this port of the Ray cluster's head, for as long as that cluster lives",
+        "serve the metrics at this port of the Ray cluster's head, while it lives",
+        "where results go",
         ge=1024,
         le=65535,
     )
     kubernetes_result: str | None = setting(
-        None, "in a pod: write the result to this ConfigMap of the pod's namespace", min_length=1
+        None, "in a pod: write the result to this ConfigMap of the pod's namespace", "where results go", min_length=1
     )
     kubernetes_rayjob: str | None = setting(
-        None, "in a pod: record the result as an Event on this RayJob of the pod's namespace", min_length=1
+        None,
+        "in a pod: record the result as an Event on this RayJob of the pod's namespace",
+        "where results go",
+        min_length=1,
     )
     timeout: float | None = setting(
-        None, "seconds after which the whole run ends, with the exit code of what it was doing", gt=0, le=31_536_000
+        None,
+        "seconds after which the whole run ends, with the exit code of what it was doing",
+        "bounds",
+        gt=0,
+        le=31_536_000,
     )
     delivery_timeout: float = setting(
-        30, "seconds after which a place that does not take the result is given up", gt=0, le=3600
+        30, "seconds after which a place that does not take the result is given up", "bounds", gt=0, le=3600
     )
-    verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks")
+    verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks", "what it prints")
+    log_format: Literal["text", "json"] = setting(
+        "text", "how each line that it prints is written: a sentence, or a JSON object", "what it prints"
+    )
 
     @field_validator("pushgateway_url")
     @classmethod
@@ -98,8 +146,7 @@ class Settings(BaseModel):
     @classmethod
     def fields_affecting_result(cls) -> set[str]:
         """The names of the settings that can change the trained model."""
-        extras = {name: info.json_schema_extra for name, info in cls.model_fields.items()}
-        return {name for name, extra in extras.items() if isinstance(extra, dict) and extra["affects_result"] is True}
+        return {name for name, field in cls.model_fields.items() if declared(field, "affects_result")}
 
     def config_hash(self) -> str:
         """The first 12 hex digits of the SHA-256 of `affecting_result()`: equal for runs that should end alike."""
@@ -110,32 +157,48 @@ class Settings(BaseModel):
 class JobConfig(Settings):
     """Settings of `mnist-job run`. The defaults are the reference notebook's, with cosine decay on top."""
 
-    epochs: int = setting(10, "passes over the training data", affects_result=True, ge=1, le=1_000_000)
+    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     workers: int | str = setting(
-        2, "training processes; MIN:MAX takes as many as the cluster has room for, also later", affects_result=True
+        2,
+        "training processes; MIN:MAX takes as many as there is room for, also later",
+        "where it runs",
+        affects_result=True,
     )
     batch_size: int = setting(
-        32, "images per optimizer step, over all workers together", affects_result=True, ge=1, le=1_000_000
+        32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
     )
-    learning_rate: float = setting(1e-3, "Adam's learning rate", affects_result=True, gt=0, le=100)
+    learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
     learning_rate_schedule: Literal["cosine", "constant"] = setting(
-        "cosine", "`cosine` decays the learning rate to 0 over the run; `constant` keeps it", affects_result=True
+        "cosine",
+        "`cosine` decays the learning rate to 0 over the run; `constant` keeps it",
+        "training",
+        affects_result=True,
     )
     hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)] = (
-        setting((128, 64), "units of each hidden layer, separated by commas", affects_result=True, max_length=100)
+        setting(
+            (128, 64),
+            "units of each hidden layer, separated by commas",
+            "training",
+            affects_result=True,
+            max_length=100,
+        )
     )
     validation_fraction: float = setting(
-        0.2, "share of the training data, at its end, that is kept for validation", affects_result=True, gt=0, lt=1
+        0.2, "share of the training data, at its end, kept for validation", "data", affects_result=True, gt=0, lt=1
     )
-    seed: int = setting(0, "decides the initial weights and the order of the data", affects_result=True, ge=0, lt=2**32)
-    use_gpu: bool = setting(False, "train on GPUs, one for each worker", affects_result=True)
+    seed: int = setting(
+        0, "decides the initial weights and the order of the data", "training", affects_result=True, ge=0, lt=2**32
+    )
+    use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(
-        1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", gt=0, le=1024
+        1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024
     )
-    max_failures: int = setting(3, "how often training may lose workers and go on from its last epoch", ge=0, le=1000)
-    start_timeout: float = setting(300, "seconds to wait for all workers to start", gt=0, le=86_400)
+    max_failures: int = setting(
+        3, "how often training may lose workers and go on from its last epoch", "bounds", ge=0, le=1000
+    )
+    start_timeout: float = setting(300, "seconds to wait for all workers to start", "bounds", gt=0, le=86_400)
     worker_timeout: float = setting(
-        120, "seconds without a sign of life from a worker after which it counts as lost", gt=0, le=86_400
+        120, "seconds without a sign of life from a worker after which it counts as lost", "bounds", gt=0, le=86_400
     )
 
     @field_validator("batch_size")
@@ -175,7 +238,9 @@ class EvaluateConfig(Settings):
     """Settings of `mnist-job evaluate`."""
 
     name: str = _name("mnist-job-evaluation")
-    model: str = setting(..., "path or URI of a saved .keras model", affects_result=True, min_length=1)
+    model: str = setting(
+        ..., "path or URI of a saved .keras model", "data", affects_result=True, place="file", min_length=1
+    )
 
 
 def _range(workers: int | str) -> tuple[int, int]:

@@ -20,20 +20,21 @@ from job.errors import (
 from job.evaluation import Evaluator
 from job.folder import OUTCOME, RunFolder
 from job.journal import Epoch, Restart, Start
+from job.log import Log
 from job.outcome import Outcome, TrainingRecord
 from job.policy import HASTY_SECONDS
 from job.stages import Run
 from job.state import Record
 
 
-def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> None:
+def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
     """Train, evaluate, publish; go on from where a run of this name was lost. With `dry_run` check and do nothing.
 
     A run that has its result already delivers that again, unless `force`. Raises a JobError for every way this can
     fail; the metrics say so before it is raised.
     """
     config = config.model_copy(update={"data": data.absolute(config.data)})
-    this = Run(config)
+    this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run):
         with this.stage("data", DataError, "reading the data"):
             summary = data.check(config.data, config.validation_fraction, config.batch_size)
@@ -46,12 +47,13 @@ def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> Non
                 mine = Record.of(this.identity.config, summary.sha256)
                 outcome = state.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
             if outcome is not None:
-                this.display.line(f"run {outcome.identity.run} has done this already; --force does it anew")
+                already = f"run {outcome.identity.run} has done this already; --force does it anew"
+                log.result(already, run=outcome.identity.run, results=_results(config))
                 verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
             else:
                 with _cluster(this):
                     if dry_run:
-                        this.display.line("all checks passed; nothing was trained")
+                        log.info("all checks passed; nothing was trained")
                         return
                     evaluator = Evaluator(config)
                     if ray_cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
@@ -63,10 +65,10 @@ def run(config: JobConfig, *, dry_run: bool = False, force: bool = False) -> Non
         raise verdict
 
 
-def evaluate(config: EvaluateConfig, *, dry_run: bool = False) -> None:
+def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None:
     """Evaluate a saved model and publish the result. Raises as `run` does."""
     config = config.model_copy(update={"data": data.absolute(config.data)})
-    this = Run(config)
+    this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run):
         with this.stage("data", DataError, "reading the data"):
             data.load_test(config.data)
@@ -75,7 +77,7 @@ def evaluate(config: EvaluateConfig, *, dry_run: bool = False) -> None:
             delivery.check(config)
         with RunFolder.opened(config.output, config.name) as folder, _cluster(this):
             if dry_run:
-                this.display.line("all checks passed; nothing was evaluated")
+                log.info("all checks passed; nothing was evaluated")
                 return
             outcome = _evaluated(this, Evaluator(config), model, None)
             verdict = _publish(this, outcome, folder)
@@ -140,7 +142,7 @@ def _evaluated(this: Run, evaluator: Evaluator, model: storage.File, training: T
         model_sha256=sha256,
         phases=dict(this.clock.seconds),
     )
-    this.display.evaluation(result)
+    this.display.evaluation(outcome)
     return _judged(this.config, outcome)
 
 
@@ -158,7 +160,7 @@ def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run:
     """A result that was there already goes where results go; its files change only where it is judged otherwise now."""
     if dry_run or outcome.evaluation is None:
         return None
-    this.display.evaluation(outcome.evaluation)
+    this.display.evaluation(outcome)
     judged = _judged(this.config, outcome)
     if judged != outcome:
         return _publish(this, judged, folder, storage.File(folder.filesystem, f"{folder.final}/{MODEL}"))
@@ -194,12 +196,16 @@ def _publish(this: Run, outcome: Outcome, folder: RunFolder, model: storage.File
             files["history.csv"] = outcome.history_csv()
         folder.publish(files, {MODEL: model} if model else {})
         folder.clear()
-    this.display.line(f"results in {storage.below(this.config.output, this.config.name)}")
+    this.log.result(f"results in {_results(this.config)}", results=_results(this.config))
     if this.config.verbose:
         this.display.phases(this.clock.seconds)
     if undelivered is not None:
         raise undelivered
     return verdict
+
+
+def _results(config: Settings) -> str:
+    return storage.below(config.output, config.name)
 
 
 @contextmanager

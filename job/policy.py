@@ -7,7 +7,6 @@ run at once. `errors.py` says with which code.
 
 import os
 import signal
-import sys
 import threading
 import time
 import types
@@ -18,6 +17,7 @@ from typing import NoReturn, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from job.errors import JobError, UsageError
+from job.log import Log
 
 CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
 RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
@@ -68,8 +68,9 @@ def patiently(
 class Deadline:
     """The whole run's. When it has passed, the main thread gets a KeyboardInterrupt, as from a signal."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, log: Log) -> None:
         self.seconds = seconds
+        self._log = log
         self.passed = False
         self.stage: type[JobError] = UsageError  # what the run would end as now
 
@@ -101,5 +102,5 @@ class Deadline:
 
     def _end(self) -> None:
         error = self.error()
-        print(f"mnist-job: {error}, and did not let itself be ended", file=sys.stderr, flush=True)
+        self._log.failure(f"{error}, and did not let itself be ended", exit_code=error.exit_code)
         os._exit(error.exit_code)

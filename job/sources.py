@@ -46,21 +46,37 @@ def load(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
     file: str | None,
-    faults: Iterable[str] = (),
 ) -> SettingsT:
-    """The settings that the sources give together.
+    """The settings that the sources give together. Raises UsageError as `checked` does."""
+    faults: list[str] = []
+    return checked(settings, gathered(settings, flags, environment, file, faults), faults)
 
-    `flags` holds the fields given on the command line, `faults` what is already known to be wrong with it. A variable
-    or a key of the file that is a setting of the other command only is passed over, so that both can share them.
 
-    Raises UsageError, a line a fault: unknown names, values out of bounds, settings that contradict each other, and a
-    file that cannot be read.
+def gathered(
+    settings: type[Settings],
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: str | None,
+    faults: list[str],
+) -> dict[str, Written]:
+    """The value of each field that a source gives, by their precedence; what is wrong with a source joins `faults`.
+
+    `flags` holds the fields given on the command line. A variable or a key of the file that is a setting of the other
+    command only is passed over, so that both can share them.
     """
-    found = list(faults)
     written: dict[str, Written] = {}
-    for source in (_from_file(file, found), _from_environment(environment, found)):
+    for source in (_from_file(file, faults), _from_environment(environment, faults)):
         written.update((field, value) for field, value in source.items() if field in settings.model_fields)
     written.update((field, Written(value, flag(field))) for field, value in flags.items())
+    return written
+
+
+def checked(settings: type[SettingsT], written: Mapping[str, Written], faults: Iterable[str]) -> SettingsT:
+    """The settings. Raises UsageError, a line a fault.
+
+    Those are `faults`, which are known already, values out of bounds, and settings that contradict each other.
+    """
+    found = list(faults)
     try:
         config = settings.model_validate({field: value.value for field, value in written.items()})
     except ValidationError as error:

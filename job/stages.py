@@ -1,4 +1,4 @@
-"""What all stages of a run share: identity, display, clock, deadline, and an exit code for each failure."""
+"""What all stages of a run share: identity, log, display, clock, deadline, and an exit code for each failure."""
 
 import time
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from job import delivery
 from job.config import Settings
 from job.errors import DeliveryError, Interrupted, JobError
+from job.log import Log
 from job.outcome import Identity, Outcome
 from job.phases import Clock
 from job.policy import HASTY_SECONDS, Deadline
@@ -16,12 +17,13 @@ from job.progress import Display, Stage
 class Run:
     """A run of `run` or `evaluate`, from its start on."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, log: Log) -> None:
         self.config = config
+        self.log = log
         self.identity = Identity.of(config)
-        self.display = Display()
+        self.display = Display(log)
         self.clock = Clock()
-        self.deadline = Deadline(config.timeout)
+        self.deadline = Deadline(config.timeout, log)
 
     @contextmanager
     def stage(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from job.config import JobConfig
+from job.config import GROUPS, JobConfig
 
 CHART = Path(__file__).parent.parent / "charts/mnist-job"
 SCHEMA = Path(__file__).parent / "values.schema.yaml"
@@ -56,15 +56,19 @@ def generated() -> dict[Path, str]:
 
 
 def _settings() -> dict[str, dict[str, Any]]:
-    """The schema of each setting that a user of the chart chooses; what affects the result first."""
+    """The schema of each setting that a user of the chart chooses, by groups."""
     properties = JobConfig.model_json_schema()["properties"]
     chosen = {name: setting for name, setting in properties.items() if name not in DECIDED}
-    return dict(sorted(chosen.items(), key=lambda item: not item[1]["affects_result"]))
+    return dict(sorted(chosen.items(), key=lambda item: GROUPS.index(item[1]["group"])))
 
 
 def _settings_block() -> str:
     lines = ["# Generated from job/config.py by `make chart`."]
+    group = None
     for name, setting in _settings().items():
+        if setting["group"] != group:
+            group = setting["group"]
+            lines += ["", f"## {group}"]  # no comment of the setting below it
         sentence = setting["description"][0].upper() + setting["description"][1:] + "."
         lines += textwrap.wrap(sentence, WIDTH - 2, initial_indent="# ", subsequent_indent="# ")
         lines.append(f"{name}: {json.dumps(setting['default'])}")
@@ -73,7 +77,7 @@ def _settings_block() -> str:
 
 def _schema() -> dict[str, Any]:
     schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
-    left_out = ("affects_result", "default", "title")
+    left_out = ("affects_result", "group", "place", "default", "title")
     schema["properties"]["settings"] = {
         "properties": {
             name: {key: value for key, value in setting.items() if key not in left_out}
@@ -140,8 +144,6 @@ def _comment_above(line: int, lines: list[str]) -> str:
     while line > 0 and lines[line - 1].startswith(f"{indent}# "):
         line -= 1
         comment.insert(0, lines[line].removeprefix(f"{indent}# "))
-    if "Generated from job/config.py by `make chart`." in comment:
-        comment = comment[comment.index("Generated from job/config.py by `make chart`.") + 1 :]
     return " ".join(comment)
 
 

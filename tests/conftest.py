@@ -118,7 +118,9 @@ def tool(name: str) -> str:
     """The path of an external program; the test is skipped where it is not installed (and CI tolerates no skip)."""
     path = shutil.which(name)
     if path is None:
-        pytest.skip(f"{name} is not installed (Debian: apt-get install prometheus prometheus-pushgateway)")
+        pytest.skip(
+            f"{name} is not installed (Debian: apt-get install prometheus prometheus-pushgateway bsdutils zsh tcsh)"
+        )
     return path
 
 

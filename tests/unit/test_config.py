@@ -137,11 +137,3 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, arguments, nam
     lines = capsys.readouterr().err.splitlines()
     assert any(name in line for line in lines)
     assert all(line.startswith("mnist-job: ") for line in lines)
-
-
-def test_the_help_names_every_setting(capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["run", "--help"])
-    assert end.value.code == 0
-    text = capsys.readouterr().out
-    assert all(sources.flag(field) in text for field in JobConfig.model_fields)

@@ -1,0 +1,90 @@
+"""What the job says: sentences for people or, by `--log-format json`, an object a line for log collectors."""
+
+import json
+import math
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich.console import Console
+
+_STYLES = {"warning": "yellow", "error": "red"}  # in terminals, and not where NO_COLOR is set
+
+
+def write(text: str) -> None:
+    """To standard output, all of it or what is read of it: a reader that goes (`| head -1`) is no failure."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+
+
+class Log:
+    """Lines with a level and, for programs, fields: a sentence, or an object of `time`, `level`, `message` and these.
+
+    What goes wrong for good is said to standard error, all else to `file`, as it is now: Ray puts another in its place.
+    """
+
+    def __init__(self, file: TextIO | None = None, *, json_lines: bool = False) -> None:
+        self.json_lines = json_lines
+        self.console = _Console(file or sys.stdout)
+        self.facts: dict[str, Any] = {}  # what `result` was told, for `-o json`
+        self._errors = _Console(sys.stderr)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a bar may be drawn, by the console's `file`: FORCE_COLOR makes no terminal of a pipe."""
+        return self.console.file.isatty() and not self.console.is_dumb_terminal and not self.json_lines
+
+    def info(self, message: str, **fields: Any) -> None:
+        """A step that went as it should."""
+        self._say(self.console, "info", message, fields)
+
+    def result(self, message: str, **fields: Any) -> None:
+        """What a run is for. Its fields are remembered as `facts`."""
+        self.facts |= fields
+        self.info(message, **fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """What should not have been, and is being mended."""
+        self._say(self.console, "warning", message, fields)
+
+    def failure(self, message: str, **fields: Any) -> None:
+        """Why the program ends."""
+        self._say(self._errors, "error", message, fields)
+
+    def traceback(self, text: str) -> None:
+        """Where an error was raised."""
+        self._say(self._errors, "debug", text, {})
+
+    def _say(self, console: Console, level: str, message: str, fields: dict[str, Any]) -> None:
+        if self.json_lines:
+            time = datetime.now(UTC).isoformat(timespec="milliseconds")
+            values = {name: _json_value(value) for name, value in fields.items()}
+            console.print(json.dumps({"time": time, "level": level, "message": message} | values))
+        else:
+            console.print(f"mnist-job: {message}" if level == "error" else message, style=_STYLES.get(level))
+
+
+class _Console(Console):
+    """Prints text as it is; in a terminal, with colours, and above a live bar."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (`| head`): that ends the lines, and not the run."""
+        _silence(self.file)
+
+
+def _silence(file: Any) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, file.fileno())
+    os.close(null)
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no word for a loss that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
