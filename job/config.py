@@ -8,38 +8,12 @@ import hashlib
 import json
 import math
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
 
-Group = Literal["data", "training", "where it runs", "where results go", "bounds", "what it prints"]
-GROUPS: tuple[Group, ...] = get_args(Group)
-"""What help and chart show together, in this order."""
-
-
-def setting(
-    default: Any,
-    help: str,
-    group: Group,
-    *,
-    affects_result: bool = False,
-    place: Literal["file", "folder"] | None = None,
-    **bounds: Any,
-) -> Any:
-    """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash.
-
-    A shell completes a setting that is a `place` by the names of files or folders.
-    """
-    extra: dict[str, Any] = {"affects_result": affects_result, "group": group, "place": place}
-    return Field(default, description=help, json_schema_extra=extra, **bounds)
-
-
-def declared(field: FieldInfo, name: Literal["affects_result", "group", "place"]) -> Any:
-    """What `setting` was told about a field."""
-    assert isinstance(field.json_schema_extra, dict)
-    return field.json_schema_extra[name]
+from job.setting import declared, setting
 
 
 def _name(default: str) -> Any:

@@ -9,9 +9,10 @@ import shtab
 from pydantic.fields import FieldInfo
 
 from job import __version__, sources
-from job.config import GROUPS, Settings, declared
+from job.config import Settings
 from job.errors import UsageError
 from job.log import Log, write
+from job.setting import GROUPS, declared
 
 _OVERVIEW = """\
 examples:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from job.config import GROUPS, JobConfig
+from job.config import JobConfig
+from job.setting import GROUPS
 
 CHART = Path(__file__).parent.parent / "charts/mnist-job"
 SCHEMA = Path(__file__).parent / "values.schema.yaml"

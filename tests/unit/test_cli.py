@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from job import cli, sources
-from job.config import EvaluateConfig, JobConfig, declared
+from job.config import EvaluateConfig, JobConfig
 from job.journal import Epoch, Restart, Start
 from job.log import Log
 from job.phases import PHASES
 from job.progress import Display
+from job.setting import declared
 from tests.conftest import PROGRAM, job, tool
 
 COMMANDS = ("run", "evaluate", "config", "completion")
@@ -60,7 +61,8 @@ def test_each_setting_stands_in_its_group_with_its_default_in_two_lines(capsys, 
         described = re.search(rf"^  {re.escape(flag)}( \S+)?((?:\s+)\S.*(?:\n {{30}}.*)*)", group, re.M)
         assert described, flag
         assert len(described[2].strip().splitlines()) <= 2, described[0]
-        has_default = not field.is_required() and field.get_default() not in (None, False)
+        default = field.get_default()
+        has_default = not (field.is_required() or default is None or default is False)
         assert ("[default:" in described[2]) == (has_default or name == "address"), described[0]
 
 

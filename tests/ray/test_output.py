@@ -1,0 +1,80 @@
+"""What a run says to scripts and collectors: one document, and lines that are objects."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROGRAM, TINY, WAIT_SECONDS, job
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, dict, list[dict]]:
+    """A run, its document and its lines."""
+    folder = tmp_path_factory.mktemp("output")
+    result = job("run", *TINY, "--workers", "1", "-o", "json", cwd=folder, MNIST_JOB_LOG_FORMAT="json")
+    assert result.returncode == 0, result.stderr
+    return folder, json.loads(result.stdout), [json.loads(line) for line in result.stderr.splitlines()]
+
+
+def outcome(folder: Path, name: str = "mnist-job") -> dict:
+    return json.loads((folder / "runs" / name / "outcome.json").read_text())
+
+
+def test_the_document_says_what_the_outcome_says(finished):
+    folder, document, _ = finished
+    ended = outcome(folder)
+    assert document == {
+        "name": "mnist-job",
+        "run": ended["identity"]["run"],
+        "accuracy": ended["evaluation"]["accuracy"],
+        "loss": ended["evaluation"]["loss"],
+        "samples": 360,
+        "results": "runs/mnist-job",
+        "exit_code": 0,
+        "reason": None,
+    }
+
+
+def test_every_line_is_an_object_and_an_epochs_holds_its_history(finished):
+    folder, document, lines = finished
+    assert {line["level"] for line in lines} == {"info"}
+    (epoch,) = (line for line in lines if "epoch" in line)
+    history = outcome(folder)["training"]["history"][0]
+    assert {name: epoch[name] for name in history} == history
+    assert [line["accuracy"] for line in lines if "accuracy" in line] == [document["accuracy"]]
+
+
+def test_the_same_command_again_gives_the_same_document(finished):
+    folder, document, _ = finished
+    again = job("run", *TINY, "--workers", "1", "-o", "json", cwd=folder)
+    assert (again.returncode, json.loads(again.stdout)) == (0, document)
+
+
+def test_a_model_below_the_wanted_accuracy_has_a_document_and_rays_logs_are_not_in_it(finished):
+    folder, document, _ = finished
+    flags = ("--model", "runs/mnist-job/model.keras", *TINY[:2], "--min-accuracy", "1", "-o", "json", "--verbose")
+    result = job("evaluate", *flags, cwd=folder)
+    assert result.returncode == 7
+    assert json.loads(result.stdout) == document | {
+        "name": "mnist-job-evaluation",
+        "run": outcome(folder, "mnist-job-evaluation")["identity"]["run"],
+        "results": "runs/mnist-job-evaluation",
+        "exit_code": 7,
+        "reason": f"test accuracy {document['accuracy']:.4f} is below --min-accuracy 1",
+    }
+
+
+def test_a_run_that_nobody_reads_runs_on(tmp_path):
+    """As in `mnist-job run | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [PROGRAM, "run", *TINY, "--workers", "1"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert outcome(tmp_path)["exit_code"] == 0
