@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -99,6 +100,6 @@ class Stage:
                     f"epoch {entry.epoch:>{width}}/{config.epochs}  loss {entry.train_loss:.4f}  "
                     f"validation loss {entry.validation_loss:.4f}  "
                     f"validation accuracy {entry.validation_accuracy:.4f}  {entry.seconds:.1f} s",
-                    **entry._asdict(),
+                    **asdict(entry),
                 )
                 self._bar.update(self._task, completed=entry.epoch)
