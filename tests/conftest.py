@@ -74,10 +74,11 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 
 @dataclass
 class Head:
-    """A Ray head of a test's own, which demands TOKEN: the addresses of its cluster and of its Jobs API."""
+    """A Ray head of a test's own, which demands TOKEN: the addresses of its cluster and of its Jobs API, its folder."""
 
     address: str
     jobs: str
+    folder: Path
     process: subprocess.Popen[bytes]
 
 
@@ -102,7 +103,7 @@ def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
     ):
         command += [f"--temp-dir={temporary}"]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
-        head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process)
+        head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", Path(temporary), process)
         check = [RAY, "job", "list", "--address", head.jobs]
         deadline = time.monotonic() + WAIT_SECONDS
         try:
