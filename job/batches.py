@@ -1,8 +1,9 @@
 """What the training loop asks for its batches, and need not know: where they come from.
 
-Here from a constant on the device. A stream of larger data would be another class with the same three members.
+Here from a constant on the device. A stream of larger data would be another class with the same members.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ class Share:
 
     rank: int
     workers: int
+
+    def of(self, batch_size: int) -> int:
+        """The images of a global batch that one worker takes; where they do not divide, the last ones take fewer."""
+        return -(-batch_size // self.workers)
 
 
 class ResidentBatches:
@@ -46,6 +51,11 @@ class ResidentBatches:
         """Batches in an epoch; the last may be a smaller one."""
         return -(-self._samples // self._batch_size)
 
+    def reached(self, images: float) -> tuple[int, int]:
+        """The step of an epoch after which the first worker has had so many images, and how many all have had then."""
+        step = math.ceil(images / self._share.of(self._batch_size))
+        return step, min(step * self._batch_size, self._samples)
+
     def plan(self, epoch: int) -> Plan:
         """This worker's part of an epoch: which images (int32, steps x part), with which weights (float32, likewise).
 
@@ -58,7 +68,7 @@ class ResidentBatches:
     @property
     def plan_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
         """Shapes and types of a plan: the same for each epoch."""
-        shape = (self.steps, -(-self._batch_size // self._share.workers))
+        shape = (self.steps, self._share.of(self._batch_size))
         return tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)
 
     def batch(self, plan: Plan, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +105,7 @@ def plan(
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.float32]]]:
     """`ResidentBatches.plan` in NumPy."""
     order = np.arange(samples) if seed is None else np.random.default_rng((seed, epoch)).permutation(samples)
-    steps, part = -(-samples // batch_size), -(-batch_size // share.workers)
+    steps, part = -(-samples // batch_size), share.of(batch_size)
     slots = np.full(steps * batch_size, -1, np.int32)
     slots[:samples] = order
     by_step = slots.reshape(steps, batch_size)

@@ -19,6 +19,7 @@ from job import storage
 from job.errors import DeliveryError, UsageError
 
 OUTCOME = "outcome.json"
+TENSORBOARD = "tensorboard"
 LOCK = "lock"
 
 
@@ -60,6 +61,11 @@ class RunFolder:
         """The folder of the checkpoints."""
         return f"{self.work}/checkpoints"
 
+    @property
+    def tensorboard(self) -> str:
+        """The folder of TensorBoard's event files, while the run is in progress."""
+        return f"{self.work}/{TENSORBOARD}"
+
     def has_checkpoints(self) -> bool:
         """Whether there is something to go on from."""
         return self._exists(self.checkpoints)
@@ -78,6 +84,11 @@ class RunFolder:
             stream.write(content)
         self.filesystem.move(f"{path}.new", path)
 
+    def event_files(self, place: str) -> dict[str, storage.File]:
+        """TensorBoard's folder below `work` or `final`, as `publish` takes it; empty if nothing was recorded."""
+        folder = storage.File(self.filesystem, f"{place}/{TENSORBOARD}")
+        return {TENSORBOARD: folder} if self._exists(folder.path) else {}
+
     def clear(self) -> None:
         """Remove what a run would go on from."""
         for entry in self.filesystem.get_file_info(fs.FileSelector(self.work)):
@@ -87,7 +98,7 @@ class RunFolder:
                 self.filesystem.delete_file(entry.path)
 
     def publish(self, texts: dict[str, str], files: dict[str, storage.File]) -> None:
-        """Put `texts` and copies of `files`, by their names, into the final folder, in place of what was there.
+        """Put `texts` and copies of `files` (or folders), by their names, into the final folder, for what was there.
 
         Raises DeliveryError; the former folder is then still there, or its new content lacks `outcome.json`.
         """
@@ -147,10 +158,13 @@ class RunFolder:
     def _replace_by_copy(self) -> None:
         if self._exists(f"{self.final}/{OUTCOME}"):
             self.filesystem.delete_file(f"{self.final}/{OUTCOME}")
-        names = [entry.base_name for entry in self.filesystem.get_file_info(fs.FileSelector(f"{self.work}/new"))]
+        entries = self.filesystem.get_file_info(fs.FileSelector(f"{self.work}/new"))
         self.filesystem.create_dir(self.final, recursive=True)
-        for name in sorted(names, key=lambda name: name == OUTCOME):
-            self.filesystem.copy_file(f"{self.work}/new/{name}", f"{self.final}/{name}")
+        for entry in sorted(entries, key=lambda entry: bool(entry.base_name == OUTCOME)):
+            target = f"{self.final}/{entry.base_name}"
+            if entry.type == fs.FileType.Directory and self._exists(target):
+                self.filesystem.delete_dir(target)
+            storage.File(self.filesystem, entry.path).copy_to(self.filesystem, target)
 
     def _exists(self, path: str) -> bool:
         return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)

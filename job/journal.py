@@ -32,6 +32,21 @@ class Epoch:
     seconds: float
 
 
+class Progress(NamedTuple):
+    """How far training is, within an epoch: after `step` of its `steps`, counted from 1 like `epoch`.
+
+    `train_loss` is the mean over the images of this epoch that the first worker has had: its part of each batch.
+    `images_per_second` is all workers' in this epoch. `remaining_seconds` lead to the end of training.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    train_loss: float
+    images_per_second: float
+    remaining_seconds: float
+
+
 class Start(NamedTuple):
     """So many workers begin to train, after passing over checkpoints that were damaged.
 
@@ -66,11 +81,14 @@ class End(NamedTuple):
     """Ray Train has returned."""
 
 
-Entry = Start | Spent | Epoch | Restart | Refusal | End
+News = Start | Progress | Epoch | Restart
+"""What is shown of a run in progress."""
+
+Entry = News | Spent | Refusal | End
 
 
 class Journal:
-    """Entries in the order of their writing. Any process of the cluster may hold it."""
+    """Entries in the order of their writing, for one reader. Any process of the cluster may write."""
 
     def __init__(self) -> None:
         # Beside the driver, with which alone it may be lost: a worker's node may go.
@@ -83,28 +101,32 @@ class Journal:
         self._entries.write.remote(entry)
 
     def read(self) -> Iterator[Entry]:
-        """Each entry as it comes, up to End. Raises ray.exceptions.RayError if the cluster goes away."""
-        seen = 0
+        """Each entry as it comes, up to End, but only the last of several Progress in a row.
+
+        Raises ray.exceptions.RayError if the cluster goes away.
+        """
         while True:
-            for entry in ray.get(self._entries.since.remote(seen)):
+            for entry in ray.get(self._entries.take.remote()):
                 yield entry
                 if isinstance(entry, End):
                     return
-                seen += 1
 
 
 class _Entries:
     def __init__(self) -> None:
-        self._all: list[Entry] = []
+        self._unread: list[Entry] = []
         self._grown = asyncio.Condition()
 
     async def write(self, entry: Entry) -> None:
         async with self._grown:
-            self._all.append(entry)
+            if isinstance(entry, Progress) and self._unread and isinstance(self._unread[-1], Progress):
+                self._unread.pop()
+            self._unread.append(entry)
             self._grown.notify_all()
 
-    async def since(self, seen: int) -> list[Entry]:
-        """The entries after the first `seen`; waits for one if there is none."""
+    async def take(self) -> list[Entry]:
+        """The entries that have not been taken; waits for one if there is none."""
         async with self._grown:
-            await self._grown.wait_for(lambda: len(self._all) > seen)
-            return self._all[seen:]
+            await self._grown.wait_for(lambda: self._unread)
+            taken, self._unread = self._unread, []
+            return taken

@@ -2,11 +2,12 @@
 
 Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and Keras 2's pays a round of messages for each metric
 of each step. So the loop is written out: one compiled function runs a whole epoch, the data already on the device, and
-the only messages between workers are one all-reduce of the gradients a step and one of four sums an epoch.
+the only messages between workers are one all-reduce of the gradients a step and two of three sums an epoch.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import keras
 import ray.train.collective
@@ -18,6 +19,7 @@ from job.checkpoint import Checkpoints
 from job.config import JobConfig
 from job.errors import ClusterError
 from job.journal import Epoch, Journal, Spent, Start
+from job.live import Reporter
 from job.phases import Clock
 
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
@@ -38,7 +40,6 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
     training = data.load_training(config.data, config.validation_fraction, config.batch_size)
     batches = ResidentBatches(training.train, config.batch_size, share, config.seed)
     validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
-    images, validation_images = len(training.train), len(training.validation)
 
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -52,22 +53,25 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
         history = checkpoints.restore(path, network, optimizer)
     clock.ended("setup")
 
-    train_epoch = compiled_training(strategy, network, optimizer, batches)
+    so_far = tf.Variable(tf.zeros(3, tf.float64))
+    train_epoch = compiled_training(strategy, network, optimizer, batches, so_far)
     validate = compiled_validation(strategy, network, validation)
     clock.ended("tracing")
+    reporter = Reporter(journal, so_far, batches, config.epochs, done=len(history))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         rate = float(optimizer.learning_rate.numpy())
-        train_loss, train_correct = (float(x) for x in train_epoch(batches.plan(epoch)))
+        with reporter.epoch(epoch + 1) if share.rank == 0 else nullcontext():
+            train_loss, train_correct, trained = (float(x) for x in train_epoch(batches.plan(epoch)))
         clock.ended("training")
-        validation_loss, correct = (float(x) for x in validate(validation.plan(0)))
+        validation_loss, correct, validated = (float(x) for x in validate(validation.plan(0)))
         clock.ended("validation")
         row = Epoch(
             epoch=epoch + 1,
-            train_loss=train_loss / images,
-            train_accuracy=train_correct / images,
-            validation_loss=validation_loss / validation_images,
-            validation_accuracy=correct / validation_images,
+            train_loss=train_loss / trained,
+            train_accuracy=train_correct / trained,
+            validation_loss=validation_loss / validated,
+            validation_accuracy=correct / validated,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
         )
@@ -111,11 +115,12 @@ def compiled_training(
     network: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     batches: ResidentBatches,
+    so_far: Tensor,
 ) -> Callable[[Plan], Tensor]:
     """An epoch of training as one compiled function of its plan.
 
-    It gives two sums over all images, float64, each batch's before its update: the loss, and how many are classified
-    correctly.
+    It gives three sums, float64, each batch's before its update: the loss, how many images are classified correctly,
+    and how many there are. The variable `so_far` holds this worker's part of them after each step, for other threads.
     """
 
     def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -130,9 +135,10 @@ def compiled_training(
     # The loop stands outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def epoch(plan: Plan) -> Tensor:
-        sums = tf.zeros(2, tf.float64)
+        sums = tf.zeros(3, tf.float64)
         for i in tf.range(batches.steps):
             sums += strategy.run(step, args=batches.batch(plan, i))
+            so_far.assign(sums)
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     epoch.get_concrete_function()  # traced here, once
@@ -144,7 +150,7 @@ def compiled_validation(
 ) -> Callable[[Plan], Tensor]:
     """A pass over the validation images as one compiled function of its plan.
 
-    It gives two sums over all images, float64: the loss, and how many are classified correctly.
+    It gives three sums, float64: the loss, how many images are classified correctly, and how many there are.
     """
 
     def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -153,7 +159,7 @@ def compiled_validation(
 
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def validate(plan: Plan) -> Tensor:
-        checked = tf.zeros(2, tf.float64)
+        checked = tf.zeros(3, tf.float64)
         for i in tf.range(batches.steps):
             checked += strategy.run(check, args=batches.batch(plan, i))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, checked, axis=None)
@@ -167,8 +173,8 @@ _cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what 
 
 def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
-    both = tf.cast(tf.stack([losses, tf.cast(hits, losses.dtype)]), tf.float64)
-    return tf.reduce_sum(tf.where(weights > 0, both, 0.0), axis=1)
+    each = tf.cast(tf.stack([losses, tf.cast(hits, losses.dtype), tf.ones_like(losses)]), tf.float64)
+    return tf.reduce_sum(tf.where(weights > 0, each, 0.0), axis=1)
 
 
 def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share) -> str | None:

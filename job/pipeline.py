@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import cluster, data, delivery, exporter, metrics, ray_cluster, report, state, storage, trainer
+from job import cluster, data, delivery, exporter, live, metrics, ray_cluster, report, state, storage, trainer
 from job.checkpoint import MODEL, Checkpoint, Checkpoints
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -19,12 +19,13 @@ from job.errors import (
 )
 from job.evaluation import Evaluator
 from job.folder import OUTCOME, RunFolder
-from job.journal import Epoch, Restart, Start
+from job.journal import News, Progress, Start
 from job.log import Log
 from job.outcome import Outcome, TrainingRecord
 from job.policy import HASTY_SECONDS
 from job.stages import Run
 from job.state import Record
+from job.tensorboard import EventFiles
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
@@ -60,7 +61,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                         evaluator.prepare(ray_cluster.this_node())
                     trained, record = _trained(this, config, folder, evaluator)
                     outcome = _evaluated(this, evaluator, trained.model, record)
-                    verdict = _publish(this, outcome, folder, trained.model)
+                    files = {MODEL: trained.model} | folder.event_files(folder.work)
+                    verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
         raise verdict
 
@@ -80,7 +82,7 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
                 log.info("all checks passed; nothing was evaluated")
                 return
             outcome = _evaluated(this, Evaluator(config), model, None)
-            verdict = _publish(this, outcome, folder)
+            verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
 
@@ -97,13 +99,21 @@ def _trained(
         if last is not None and done == config.epochs:
             return last, TrainingRecord(config.most_workers, 0, 0, last.history)
     doing = f"training on {workers}" + (f", from epoch {done + 1}" if done else "")
-    with this.stage("worker_stop", TrainingError, doing, config.epochs) as shown:
+    with (
+        this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
+        EventFiles.opened(folder, this.log) as event_files,
+    ):
         assert shown is not None
+        gauges = live.Gauges(config)
 
-        def on_entry(entry: Start | Epoch | Restart) -> None:
+        def on_entry(entry: News) -> None:
             shown.entry(entry, config)
-            if isinstance(entry, Start):
-                evaluator.prepare(entry.node)
+            event_files.show(entry)
+            match entry:
+                case Start(node=node):
+                    evaluator.prepare(node)
+                case Progress():
+                    gauges.show(entry)
 
         try:
             trained = trainer.train(config, folder, checkpoints, this.clock, on_entry)
@@ -163,16 +173,17 @@ def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run:
     this.display.evaluation(outcome)
     judged = _judged(this.config, outcome)
     if judged != outcome:
-        return _publish(this, judged, folder, storage.File(folder.filesystem, f"{folder.final}/{MODEL}"))
+        model = storage.File(folder.filesystem, f"{folder.final}/{MODEL}")
+        return _publish(this, judged, folder, {MODEL: model} | folder.event_files(folder.final))
     with this.stage("publish", DeliveryError):
         delivery.deliver(judged, this.config, this.config.delivery_timeout)
     return QualityError(judged.reason) if judged.reason else None
 
 
-def _publish(this: Run, outcome: Outcome, folder: RunFolder, model: storage.File | None = None) -> QualityError | None:
-    """Deliver first, so that the files can say whether that went well. Gives the verdict on a model too poor.
+def _publish(this: Run, outcome: Outcome, folder: RunFolder, files: dict[str, storage.File]) -> QualityError | None:
+    """Put the outcome, beside `files`, into the folder. Gives the verdict on a model too poor.
 
-    Raises DeliveryError.
+    Deliver first, so that the outcome can say whether that went well. Raises DeliveryError.
     """
     verdict = QualityError(outcome.reason) if outcome.reason else None
     undelivered = None
@@ -187,14 +198,14 @@ def _publish(this: Run, outcome: Outcome, folder: RunFolder, model: storage.File
                 verdict.add_note(f"the failure could not be reported: {error}")
         this.clock.ended("publish")
         outcome = replace(outcome, phases=outcome.phases | {"publish": this.clock.seconds["publish"]})
-        files = {
+        texts = {
             OUTCOME: outcome.to_json(),
             "metrics.prom": metrics.text(outcome),
             "report.html": report.render(outcome),
         }
         if outcome.training is not None:
-            files["history.csv"] = outcome.history_csv()
-        folder.publish(files, {MODEL: model} if model else {})
+            texts["history.csv"] = outcome.history_csv()
+        folder.publish(texts, files)
         folder.clear()
     this.log.result(f"results in {_results(this.config)}", results=_results(this.config))
     if this.config.verbose:

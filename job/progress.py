@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich import progress
+from rich.table import Column
 
 from job import __version__
 from job.config import JobConfig
 from job.data import Summary, shape_text
-from job.journal import Epoch, Restart, Start
+from job.journal import Epoch, News, Progress, Restart, Start
 from job.log import Log
 from job.outcome import Outcome
 from job.phases import PHASES
@@ -20,12 +21,12 @@ class Display:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+            progress.BarColumn(bar_width=10),
+            progress.TimeRemainingColumn(),
+            expand=True,
             console=log.console,
             transient=True,
             disable=not log.is_live,
@@ -82,11 +83,12 @@ class Display:
 class Stage:
     """A stage in progress."""
 
-    def __init__(self, log: Log, bar: Progress, task: TaskID) -> None:
+    def __init__(self, log: Log, bar: progress.Progress, task: progress.TaskID) -> None:
         self._log, self._bar, self._task = log, bar, task
 
-    def entry(self, entry: Start | Epoch | Restart, config: JobConfig) -> None:
-        """Workers that have started, an epoch that ended, or workers that were lost."""
+    def entry(self, entry: News, config: JobConfig) -> None:
+        """Workers that have started, how far they are, an epoch that ended, or workers that were lost."""
+        width = len(str(config.epochs))
         match entry:
             case Start(workers, damaged):
                 for checkpoint in damaged:
@@ -94,12 +96,17 @@ class Stage:
                 self._log.info(f"{workers} workers have started", workers=workers)
             case Restart(reason):
                 self._log.warning(f"workers are started again from the last epoch: {reason}", reason=reason)
+            case Progress():
+                self._bar.update(
+                    self._task,
+                    description=f"epoch {entry.epoch:>{width}}/{config.epochs}  step {entry.step:,}/{entry.steps:,}  "
+                    f"loss {entry.train_loss:.4f}  {entry.images_per_second:,.0f} images/s",
+                    completed=entry.epoch - 1 + entry.step / entry.steps,
+                )
             case Epoch():
-                width = len(str(config.epochs))
                 self._log.info(
                     f"epoch {entry.epoch:>{width}}/{config.epochs}  loss {entry.train_loss:.4f}  "
                     f"validation loss {entry.validation_loss:.4f}  "
                     f"validation accuracy {entry.validation_accuracy:.4f}  {entry.seconds:.1f} s",
                     **asdict(entry),
                 )
-                self._bar.update(self._task, completed=entry.epoch)

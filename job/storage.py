@@ -55,5 +55,5 @@ class File:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def copy_to(self, filesystem: fs.FileSystem, path: str) -> None:
-        """Copy it to another place. Raises OSError."""
+        """Copy it, or all files below it where it is a folder, to another place. Raises OSError."""
         fs.copy_files(self.path, path, source_filesystem=self.filesystem, destination_filesystem=filesystem)

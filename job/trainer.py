@@ -18,7 +18,7 @@ from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
-from job.journal import End, Epoch, Journal, Refusal, Restart, Spent, Start
+from job.journal import End, Epoch, Journal, News, Progress, Refusal, Restart, Spent, Start
 from job.lean import needless_hidden
 from job.phases import Clock
 from job.policy import RESIZE_SECONDS, worth_a_restart
@@ -39,10 +39,9 @@ def train(
     folder: RunFolder,
     checkpoints: Checkpoints,
     clock: Clock,
-    on_entry: Callable[[Start | Epoch | Restart], None],
+    on_entry: Callable[[News], None],
 ) -> Trained:
-    """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told of each epoch and restart
-    as it happens.
+    """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told what happens, as it happens.
 
     Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
     a worker refuses with, at once.
@@ -112,7 +111,7 @@ class _Follower(threading.Thread):
         self,
         journal: Journal,
         clock: Clock,
-        on_entry: Callable[[Start | Epoch | Restart], None],
+        on_entry: Callable[[News], None],
         abort: Callable[[], None],
     ) -> None:
         super().__init__(name="journal", daemon=True)
@@ -134,7 +133,7 @@ class _Follower(threading.Thread):
                         self._on_entry(entry)
                     case Spent(phases):
                         self._clock.ended("training", phases)
-                    case Epoch():
+                    case Progress() | Epoch():
                         self._on_entry(entry)
                     case Restart() if self.refusal is None:
                         self._on_entry(entry)

@@ -80,7 +80,8 @@ def main(data: str, *settings: str) -> None:
             network = model.build((28, 28), 10, 255, hidden)
             optimizer = keras.optimizers.Adam(1e-3)
             optimizer.build(network.trainable_variables)
-        epoch, plan = loop.compiled_training(strategy, network, optimizer, batches), batches.plan(0)
+        so_far = tf.Variable(tf.zeros(3, tf.float64))
+        epoch, plan = loop.compiled_training(strategy, network, optimizer, batches, so_far), batches.plan(0)
         parameters = network.count_params()
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
         row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps

@@ -98,9 +98,10 @@ def test_data_and_results_on_an_object_store(bucket, npz, tmp_path):
     result = job("run", *places, "--epochs", "2", cwd=tmp_path, **os.environ)
     assert (result.returncode, result.stderr) == (0, "")
     keys = {entry["Key"]: entry["Size"] for entry in s3.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]}
-    assert {key for key, size in keys.items() if size} == {
-        f"out/mnist-job/{name}"
-        for name in ("history.csv", "metrics.prom", "model.keras", "outcome.json", "report.html")
+    files = ("history.csv", "metrics.prom", "model.keras", "outcome.json", "report.html")
+    event_files = ("tensorboard/train/events", "tensorboard/validation/events")
+    assert {key.partition(".out.tfevents.")[0] for key, size in keys.items() if size} == {
+        f"out/mnist-job/{name}" for name in (*files, *event_files)
     }
     ended = json.loads(s3.get_object(Bucket="bucket", Key="out/mnist-job/outcome.json")["Body"].read())
     assert ended["evaluation"]["samples"] == 30

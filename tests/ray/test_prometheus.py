@@ -1,33 +1,21 @@
 """ops/prometheus.yaml on a standing Ray cluster: what a real Prometheus finds there is what the dashboard asks for."""
 
-import json
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from tests.conftest import TINY, TOKEN, Head, free_port, job, ray_head
+from tests.conftest import TINY, TOKEN, WAIT_SECONDS, Head, free_port, job, ray_head, start, wait_for
 from tests.e2e.kube import wait_until
 from tests.prometheus import Prometheus
-from tests.unit.test_dashboard import LIVE, QUERIES, filled
+from tests.unit.test_dashboard import QUERIES, filled
 
 OPS = Path(__file__).parents[2] / "ops"
 PROGRESS = 'namespace_job:mnist_job_live_progress_ratio:max{job="nightly"}'  # by one of the rules
-# A training under way as Ray's metrics show it, until its input ends.
-TRAINING = """
-import json, sys
-import ray
-from ray.util.metrics import Gauge
-
-ray.init(sys.argv[1], log_to_driver=False)
-for name, value in json.loads(sys.argv[2]).items():
-    Gauge(name, "", ("name",)).set(value, {"name": "nightly"})
-sys.stdin.read()
-"""
+# Some lines a second: nobody reads them.
+ENDLESS = ("run", "--data", "digits", "--epochs", "100000", "--batch-size", "1", "--workers", "1", "--force")
 
 
 def config(folder: Path, head: Head, exporter: int, pushgateway: str) -> Path:
@@ -46,14 +34,16 @@ def config(folder: Path, head: Head, exporter: int, pushgateway: str) -> Path:
 
 
 @contextmanager
-def training(head: Head) -> Iterator[None]:
-    command = [sys.executable, "-c", TRAINING, head.address, json.dumps(LIVE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | TOKEN) as process:
-        try:
-            yield
-        finally:
-            process.communicate()
-    assert process.returncode == 0
+def training(head: Head, folder: Path) -> Iterator[None]:
+    """While this is open, a run that does not end is training."""
+    process = start(*ENDLESS, "--name", "nightly", "--address", head.address, cwd=folder, **TOKEN)
+    try:
+        wait_for(process, "epoch ")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
 
 
 def test_every_query_of_the_dashboard_finds_something(pushgateway, tmp_path):
@@ -64,10 +54,11 @@ def test_every_query_of_the_dashboard_finds_something(pushgateway, tmp_path):
         assert (result.returncode, result.stderr) == (0, "")
         prometheus = Prometheus(config(tmp_path, head, exporter, pushgateway))
         queries = [PROGRESS, *(filled(query) for query in QUERIES if "gpu" not in query)]  # there is none here
-        with prometheus.running(), training(head):
+        with prometheus.running(), training(head, tmp_path):
             while missing := [query for query in queries if not prometheus.query(query)]:
                 wait_until(lambda query=missing[0]: prometheus.query(query), missing[0], 60)
             found = prometheus.query('mnist_job_last_success_timestamp_seconds{job="nightly"}')
             ((_, progress),) = prometheus.query(PROGRESS)
             down = prometheus.query("up == 0")
-    assert (len(found), progress, down) == (2, LIVE["mnist_job_live_progress_ratio"], [])
+    assert (len(found), down) == (2, [])
+    assert 0 < progress < 1

@@ -32,6 +32,7 @@ from tests.conftest import (
     workers,
 )
 from tests.unit.test_metrics import gateway_values, values
+from tests.unit.test_tensorboard import read
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,8 @@ def test_it_prints_the_epochs_and_the_result_and_nothing_of_ray_or_tensorflow(fi
 
 def test_it_leaves_the_files_of_the_design_and_nothing_else(finished):
     folder, _ = finished
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    assert [path.partition(".out.tfevents.")[0] for path in found] == [
         "runs",
         "runs/mnist-job",
         "runs/mnist-job/history.csv",
@@ -79,6 +81,11 @@ def test_it_leaves_the_files_of_the_design_and_nothing_else(finished):
         "runs/mnist-job/model.keras",
         "runs/mnist-job/outcome.json",
         "runs/mnist-job/report.html",
+        "runs/mnist-job/tensorboard",
+        "runs/mnist-job/tensorboard/train",
+        "runs/mnist-job/tensorboard/train/events",
+        "runs/mnist-job/tensorboard/validation",
+        "runs/mnist-job/tensorboard/validation/events",
     ]
 
 
@@ -94,6 +101,26 @@ def test_training_learns_and_its_history_is_whole(finished):
     assert 0 < accuracies[0] < accuracies[2] < 1
     assert float(rows[0]["learning_rate"]) == pytest.approx(1e-3)
     assert float(rows[2]["learning_rate"]) == pytest.approx(0.25e-3)  # (1 + cos(2/3 pi)) / 2
+
+
+def test_tensorboard_shows_the_history(finished):
+    folder, _ = finished
+    train, validation = (read(folder / "runs/mnist-job/tensorboard" / run)[0] for run in ("train", "validation"))
+    for scalars, tag, column in (
+        (train, "epoch_loss", "train_loss"),
+        (train, "epoch_accuracy", "train_accuracy"),
+        (train, "epoch_learning_rate", "learning_rate"),
+        (validation, "epoch_loss", "validation_loss"),
+        (validation, "epoch_accuracy", "validation_accuracy"),
+    ):
+        expected = [(row["epoch"], np.float32(row[column])) for row in outcome(folder)["training"]["history"]]
+        assert [(step, value) for name, step, value in scalars if name == tag] == expected
+    within = {
+        tag: [step for name, step, _ in train if name == tag] for tag in ("batch_loss", "batch_images_per_second")
+    }
+    for steps in within.values():
+        assert {36, 72, 108} <= set(steps)  # each epoch's end, and what was seen before
+        assert steps == sorted(steps)
 
 
 def test_every_second_of_it_belongs_to_a_phase(finished):
@@ -319,6 +346,8 @@ def test_a_terminal_shows_a_live_bar(tmp_path):
     )
     assert shown.returncode == 0
     assert "training on 1 workers" in shown.stdout
+    assert "epoch 1/1  step 36/36  loss " in shown.stdout
+    assert "images/s" in shown.stdout
     assert "━" in shown.stdout
     assert "\x1b[" in shown.stdout
     assert "epoch 1/1  loss" in shown.stdout

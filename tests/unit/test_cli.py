@@ -14,7 +14,7 @@ import yaml
 
 from job import cli, sources
 from job.config import EvaluateConfig, JobConfig
-from job.journal import Epoch, Restart, Start
+from job.journal import Epoch, Progress, Restart, Start
 from job.log import Log
 from job.phases import PHASES
 from job.progress import Display
@@ -140,6 +140,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     display = Display(log)
     with display.stage("training", 2) as stage:
         stage.entry(Start(2, ["epoch-1"], "node", {}), JobConfig(epochs=2))
+        stage.entry(Progress(1, 5, 10, 2.5, 1000.0, 60.0), JobConfig(epochs=2))  # no line in a log
         stage.entry(Epoch(1, 2.0, float("nan"), 0.5, 0.001, 1.5), JobConfig(epochs=2))
         stage.entry(Restart("worker 1 was lost"), JobConfig(epochs=2))
     display.phases({"data": 1.0})

@@ -16,7 +16,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from prometheus_client import CollectorRegistry
 from pydantic import ConfigDict, TypeAdapter
 
-from job import metrics
+from job import live, metrics
+from job.journal import Progress
 from tests.prometheus import Prometheus
 from tests.unit.test_alerts import promtool
 from tests.unit.test_metrics import failed, outcome
@@ -26,17 +27,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 TARGETS = [target for panel in PANELS for target in panel["targets"]]
 QUERIES = [target["expr"] for target in TARGETS]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
-LIVE = {
-    f"mnist_job_live_{name}": value
-    for name, value in {
-        "epoch": 3,
-        "step": 700,
-        "progress_ratio": 0.25,
-        "train_loss": 0.5,
-        "images_per_second": 9000,
-        "remaining_seconds": 60,
-    }.items()
-}
+LIVE = live.values(Progress(3, 500, 1000, 0.5, 9000, 60), epochs=10)
 # Of what Ray exports, as Ray 2.60 labels it; tests/ray/test_prometheus.py asks a real one.
 RAY = {
     "ray_node_cpu_utilization": ({"ip": "10.0.0.1"}, 50),

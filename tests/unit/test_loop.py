@@ -1,15 +1,18 @@
 """The compiled epoch, in this process: what Keras's own optimizer would do, and nothing that a GPU lacks."""
 
+import queue
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-from job import loop, model
+from job import live, loop, model
 from job.batches import ResidentBatches, Share
 from job.config import JobConfig
 from job.data import Split
+from job.journal import Progress
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -22,27 +25,28 @@ def split() -> Split:
     )
 
 
-def build(split: Split):
+def build(split: Split, batch: int = BATCH):
     keras.utils.set_random_seed(0)
     network = model.build((4, 5), CLASSES, 255, (6,))
     optimizer = keras.optimizers.Adam(1e-2)
     optimizer.build(network.trainable_variables)
-    training = ResidentBatches(split, BATCH, Share(0, 1), seed=0)
+    training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
     strategy = tf.distribute.get_strategy()
-    train = loop.compiled_training(strategy, network, optimizer, training)
-    return network, training, train, validation, loop.compiled_validation(strategy, network, validation)
+    so_far = tf.Variable(tf.zeros(3, tf.float64))
+    train = loop.compiled_training(strategy, network, optimizer, training, so_far)
+    return network, training, train, validation, loop.compiled_validation(strategy, network, validation), so_far
 
 
 def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
-    network, training, train, validation, validate = build(split)
+    network, training, train, validation, validate, so_far = build(split)
     reference = keras.models.clone_model(network)
     reference.set_weights(network.get_weights())
     reference.compile(keras.optimizers.Adam(1e-2), "categorical_crossentropy")
 
     order = training.plan(0)
-    total, train_correct = train(order).numpy()
-    validation_loss, correct = validate(validation.plan(0)).numpy()
+    total, train_correct, trained = train(order).numpy()
+    validation_loss, correct, validated = validate(validation.plan(0)).numpy()
 
     expected, expected_correct = 0.0, 0
     one_hot = keras.utils.to_categorical(split.labels, CLASSES)
@@ -52,6 +56,8 @@ def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
         expected_correct += (before == split.labels[batch]).sum()
         expected += float(reference.train_on_batch(split.images[batch], one_hot[batch])) * len(batch)
         reference.reset_metrics()
+    assert (trained, validated) == (IMAGES, IMAGES)
+    assert so_far.numpy().tolist() == [total, train_correct, trained]
     assert total == pytest.approx(expected, rel=1e-6)
     assert train_correct == expected_correct
     for ours, theirs in zip(network.get_weights(), reference.get_weights(), strict=True):
@@ -62,11 +68,59 @@ def test_an_epoch_is_what_keras_does_with_the_same_batches(split):
 
 
 def test_every_epoch_runs_the_same_compiled_function(split):
-    _, training, train, validation, validate = build(split)
+    _, training, train, validation, validate, _ = build(split)
     for epoch in range(3):
         train(training.plan(epoch))
         validate(validation.plan(0))
     assert [train.experimental_get_tracing_count(), validate.experimental_get_tracing_count()] == [1, 1]
+
+
+class Journal(queue.Queue):
+    """What a reporter has written."""
+
+    write = queue.Queue.put
+
+    def all(self) -> list[Progress]:
+        return [self.get() for _ in range(self.qsize())]
+
+
+def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
+    monkeypatch.setattr(live, "REPORT_SECONDS", 0)
+    _, training, train, _, _, so_far = build(split, batch=1)
+    journal = Journal()
+    reporter = live.Reporter(journal, so_far, training, 2, done=0)
+    for epoch in (1, 2):
+        with reporter.epoch(epoch):
+            loss, _, images = train(training.plan(epoch)).numpy()
+            seen = [journal.get(timeout=60)]  # by the thread, perhaps after the last step
+        seen += journal.all()
+        assert [told.step for told in seen] == sorted(told.step for told in seen)
+        assert {(told.epoch, told.steps) for told in seen} == {(epoch, IMAGES)}
+        assert (seen[-1].step, seen[-1].train_loss) == (IMAGES, loss / images)
+        assert seen[-1].images_per_second > 0
+        assert (seen[-1].remaining_seconds > 0) == (epoch == 1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "step", "images"),
+    [(6, 1, 16), (12, 2, 32), (18, 3, 48), (20, 4, IMAGES)],  # of 16 images, the first of 3 workers takes 6
+)
+def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, step, images):
+    batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
+    assert batches.reached(seen) == (step, images)
+    journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
+    with live.Reporter(journal, so_far, batches, 4, done=2).epoch(3):
+        so_far.assign([seen / 2, 0, seen])
+    (told,) = journal.all()
+    assert told[:4] == (3, step, 4, 0.5)
+
+
+def test_nothing_is_told_before_the_first_step(split, monkeypatch):
+    monkeypatch.setattr(live, "REPORT_SECONDS", 0)
+    journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
+    with live.Reporter(journal, so_far, ResidentBatches(split, BATCH, Share(0, 1)), 1, done=0).epoch(1):
+        pass
+    assert journal.all() == []
 
 
 # Operations of control flow, constants and reshapes: they run on the host or compute nothing.
@@ -75,7 +129,7 @@ HOST = {"Const", "While", "StatelessWhile", "Placeholder", "NoOp", "Identity", "
 
 def test_every_tensor_operation_of_an_epoch_has_a_gpu_kernel(split):
     """No GPU is at hand, but TensorFlow's list of kernels is: without one, a step would copy the data to the CPU."""
-    _, _, train, _, validate = build(split)
+    _, _, train, _, validate, _ = build(split)
     graphs = [compiled.get_concrete_function().graph.as_graph_def() for compiled in (train, validate)]
     nodes = [node for graph in graphs for function in graph.library.function for node in function.node_def]
     used = {(node.op, tuple(sorted((k, v.type) for k, v in node.attr.items() if v.type))) for node in nodes}
