@@ -68,6 +68,7 @@ def timeline(image: str, name: str) -> dict[str, float]:
         if phase in phases:
             at += phases[phase]
             reached[f"{phase} ended"] = at
+    reached["the program ended"] = _seconds(rayjob["status"]["rayJobInfo"]["endTime"])
     reached["the RayJob Complete"] = complete
     return {what: when - began for what, when in reached.items()}
 
