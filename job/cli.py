@@ -7,14 +7,13 @@ import signal
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from typing import NoReturn
 
 import shtab
 import yaml
 
-from job import options, sources
+from job import kubernetes_flags, options, sources
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import Interrupted, JobError, UsageError
 from job.log import Log, write
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in (*str(error).splitlines(), *getattr(error, "__notes__", ())):
             log.failure(line, exit_code=error.exit_code)
         if as_document:
-            _write_document(log, error.exit_code, str(error))
+            log.write_document(error.exit_code, str(error))
         return error.exit_code
     return 0
 
@@ -67,14 +66,14 @@ def _settings(
 def _run(parsed: argparse.Namespace, config: JobConfig, log: Log) -> None:
     from job import pipeline  # Ray's import is slow: what is wrong with the settings is said without it
 
-    with _document(parsed, log):
+    with log.document(parsed.format):
         pipeline.run(config, log, dry_run=parsed.dry_run, force=parsed.force)
 
 
 def _evaluate(parsed: argparse.Namespace, config: EvaluateConfig, log: Log) -> None:
     from job import pipeline
 
-    with _document(parsed, log):
+    with log.document(parsed.format):
         pipeline.evaluate(config, log, dry_run=parsed.dry_run)
 
 
@@ -85,21 +84,6 @@ def _config(parsed: argparse.Namespace, config: JobConfig, _: Log) -> None:
 
 def _completion(parsed: argparse.Namespace, _: None, __: Log) -> None:
     write(shtab.complete(options.parser(_COMMANDS), parsed.shell) + "\n")
-
-
-@contextmanager
-def _document(parsed: argparse.Namespace, log: Log) -> Iterator[None]:
-    """With `-o json`, standard output gets the result as one document, and standard error whatever else is printed."""
-    if parsed.format != "json":
-        yield
-        return
-    with redirect_stdout(sys.stderr):
-        yield
-    _write_document(log, 0, None)
-
-
-def _write_document(log: Log, exit_code: int, reason: str | None) -> None:
-    write(json.dumps(log.facts | {"exit_code": exit_code, "reason": reason}, indent=2, allow_nan=False) + "\n")
 
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
@@ -162,6 +146,7 @@ _COMMANDS = {
   mnist-job run --config job.yaml
 """,
     ),
+    **kubernetes_flags.COMMANDS,
     "completion": Command(
         "print the completion script of a shell",
         None,

@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,25 +10,30 @@ import ray
 from job import ray_cluster, storage
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError, last_line
+from job.errors import NAMES, ClusterError, DeliveryError, UsageError, last_line
+from job.kubernetes_api import Api
 from job.outcome import Outcome
-from job.policy import patiently
 
-NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LONGEST_MESSAGE = 1024  # characters of an Event's message; the API server refuses more
 
 
 def check(config: Settings) -> None:
     """Ask for the ConfigMap and the RayJob of the two functions below. Raises UsageError if there is no answer."""
+    if config.kubernetes_result is None and config.kubernetes_rayjob is None:
+        return
+    try:
+        api = Api(UsageError, config.delivery_timeout)
+    except UsageError as error:
+        raise UsageError(f"--kubernetes-result, --kubernetes-rayjob: {error}") from error
     if config.kubernetes_result is not None:
-        _Api(UsageError, config.delivery_timeout).configmap(config.kubernetes_result)
+        api.configmap(config.kubernetes_result)
     if config.kubernetes_rayjob is not None:
-        _Api(UsageError, config.delivery_timeout).rayjob(config.kubernetes_rayjob)
+        api.rayjob(config.kubernetes_rayjob)
 
 
 def write_result(outcome: Outcome, name: str, timeout: float) -> None:
     """Write the outcome into the ConfigMap; a failure leaves `last-success` alone. Raises DeliveryError."""
-    api = _Api(DeliveryError, timeout)
+    api = Api(DeliveryError, timeout)
     facts = result(outcome)
     data: dict[str, str | None] = facts | {"last-success": _json(facts)} if outcome.succeeded else facts
     api.patch_configmap(name, data)
@@ -38,7 +41,7 @@ def write_result(outcome: Outcome, name: str, timeout: float) -> None:
 
 def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     """Record the outcome as an Event on the RayJob, with which it goes. Raises DeliveryError."""
-    api = _Api(DeliveryError, timeout)
+    api = Api(DeliveryError, timeout)
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
@@ -53,7 +56,7 @@ def killed_for_memory(config: Settings, timeout: float) -> list[str]:
     cluster = os.environ.get("RAY_CLUSTER_NAME")
     if config.kubernetes_rayjob is None or cluster is None:
         return []
-    pods = _Api(ClusterError, timeout).pods(f"ray.io/cluster={cluster}")
+    pods = Api(ClusterError, timeout).pods(f"ray.io/cluster={cluster}")
     killed = [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
     try:
         return killed or ray_cluster.short_of_memory()
@@ -104,102 +107,3 @@ def _sentence(outcome: Outcome) -> str:
     if not outcome.succeeded:
         text += f"{'; ' if outcome.evaluation else ''}exit code {outcome.exit_code}: {outcome.reason}"
     return text[:LONGEST_MESSAGE]
-
-
-class _Api:
-    """The Kubernetes API as this job uses it: each request is retried for `timeout` seconds, and fails as `error`."""
-
-    def __init__(self, error: type[JobError], timeout: float) -> None:
-        from kubernetes import client, config  # half a second that only a pod's job pays
-
-        self._error, self._timeout = error, timeout
-        settings = client.Configuration()
-        try:
-            if "KUBERNETES_SERVICE_HOST" in os.environ:
-                config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
-                self.namespace = NAMESPACE.read_text(encoding="utf-8").strip()
-            else:
-                config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-                _, context = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-                self.namespace = context["context"].get("namespace", "default")
-        except (config.ConfigException, OSError) as missing:
-            raise error(f"--kubernetes-result, --kubernetes-rayjob: this is no pod, and {missing}") from missing
-        settings.retries = False  # `patiently` knows better how long
-        self._client = client.ApiClient(settings)
-        self._core = client.CoreV1Api(self._client)
-
-    def configmap(self, name: str) -> Any:
-        return self._ask(
-            f"ConfigMap {name}",
-            lambda left: self._core.read_namespaced_config_map(name, self.namespace, _request_timeout=left),
-        )
-
-    def patch_configmap(self, name: str, data: dict[str, str | None]) -> None:
-        self._ask(
-            f"ConfigMap {name}",
-            lambda left: self._core.patch_namespaced_config_map(
-                name,
-                self.namespace,
-                {"data": data},
-                _content_type="application/merge-patch+json",
-                _request_timeout=left,
-            ),
-        )
-
-    def rayjob(self, name: str) -> Any:
-        from kubernetes import client
-
-        custom = client.CustomObjectsApi(self._client)
-        return self._ask(
-            f"RayJob {name}",
-            lambda left: custom.get_namespaced_custom_object(
-                "ray.io", "v1", self.namespace, "rayjobs", name, _request_timeout=left
-            ),
-        )
-
-    def pods(self, selector: str) -> Any:
-        return self._ask(
-            f"the pods {selector}",
-            lambda left: (
-                self._core.list_namespaced_pod(self.namespace, label_selector=selector, _request_timeout=left).items
-            ),
-        )
-
-    def create_event(self, rayjob: str, uid: str, kind: str, reason: str, message: str) -> None:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        event: Any = {  # the client takes JSON for its models
-            "metadata": {"generateName": f"{rayjob}."},
-            "involvedObject": {
-                "apiVersion": "ray.io/v1",
-                "kind": "RayJob",
-                "name": rayjob,
-                "namespace": self.namespace,
-                "uid": uid,
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "source": {"component": "mnist-job"},
-        }
-        self._ask(
-            f"an Event on RayJob {rayjob}",
-            lambda left: self._core.create_namespaced_event(self.namespace, event, _request_timeout=left),
-        )
-
-    def _ask(self, what: str, request: Callable[[float], Any]) -> Any:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        def may_pass(error: BaseException) -> bool:
-            return not (isinstance(error, ApiException) and 400 <= (error.status or 0) < 500 and error.status != 429)
-
-        try:
-            return patiently(request, self._timeout, (ApiException, HTTPError), may_pass)
-        except (ApiException, HTTPError) as failure:
-            told = f"{failure.status} {failure.reason}" if isinstance(failure, ApiException) else str(failure)
-            if isinstance(failure, ApiException) and failure.status == 403:
-                told += ": the pod's ServiceAccount lacks the right"
-            raise self._error(f"{what} in namespace {self.namespace}: {told}") from failure

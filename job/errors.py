@@ -26,7 +26,7 @@ class DataError(JobError):
 
 
 class ClusterError(JobError):
-    """The Ray cluster cannot hold the job, or cannot be reached."""
+    """The cluster, Ray's or Kubernetes', cannot hold the job, or cannot be reached."""
 
     exit_code = 4
 
@@ -60,8 +60,10 @@ class Interrupted(JobError):  # noqa: N818 it is no error
 
     exit_code = 130
 
-    def __init__(self) -> None:
-        super().__init__("interrupted; nothing was published, and the same command goes on from the last epoch")
+    def __init__(
+        self, told: str = "interrupted; nothing was published, and the same command goes on from the last epoch"
+    ) -> None:
+        super().__init__(told)
 
 
 NAMES = {error.exit_code: error.__name__ for error in JobError.__subclasses__()}

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -58,6 +60,20 @@ class Log:
     def traceback(self, text: str) -> None:
         """Where an error was raised."""
         self._say(self._errors, "debug", text, {})
+
+    @contextmanager
+    def document(self, format: str) -> Iterator[None]:
+        """By `-o json`, standard output gets the result as one document, and standard error all else that is said."""
+        if format != "json":
+            yield
+            return
+        with redirect_stdout(sys.stderr):
+            yield
+        self.write_document(0, None)
+
+    def write_document(self, exit_code: int, reason: str | None) -> None:
+        """The facts, and how it ended, to standard output."""
+        write(json.dumps(self.facts | {"exit_code": exit_code, "reason": reason}, indent=2, allow_nan=False) + "\n")
 
     def _say(self, console: Console, level: str, message: str, fields: dict[str, Any]) -> None:
         if self.json_lines:

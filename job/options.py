@@ -20,9 +20,10 @@ examples:
   mnist-job run --data mnist --epochs 5       MNIST, downloaded once
   mnist-job run --data images.npz --dry-run   check everything, train nothing
   mnist-job evaluate --model runs/mnist-job/model.keras --data images.npz
+  mnist-job submit --image IMAGE --wait       the whole job on Kubernetes
 
 exit codes:
-  0 succeeded   2 usage   3 data   4 the Ray cluster   5 training failed
+  0 succeeded   2 usage   3 data   4 the cluster   5 training failed
   6 evaluation failed   7 below --min-accuracy   8 a result was not delivered
   130 interrupted
 """
@@ -35,13 +36,14 @@ _PLACES = {"file": shtab.FILE, "folder": shtab.DIRECTORY}
 
 
 class Command(NamedTuple):
-    """A command: the `settings` that are its flags and that `call` gets, and what it takes beside them."""
+    """A command: the `settings` that `call` gets, which are its flags but for `left_out`, and what else it takes."""
 
     help: str
     settings: type[Settings] | None
     call: Callable[[argparse.Namespace, Any, Log], None]
     add_options: Callable[[argparse.ArgumentParser], None]
     examples: str
+    left_out: frozenset[str] = frozenset()
 
 
 def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -69,13 +71,18 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         added.set_defaults(parser=added)
         command.add_options(added)
         if command.settings is not None:
-            _add_settings(added, command.settings)
+            _add_settings(added, command.settings, command.left_out)
     return main
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
     """`--config FILE`."""
-    file: Any = command.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    add_file(command, "--config", "YAML file of settings")
+
+
+def add_file(command: argparse.ArgumentParser, flag: str, help: str) -> None:
+    """A flag that names a file, and that a shell completes."""
+    file: Any = command.add_argument(flag, metavar="FILE", help=help)
     file.complete = shtab.FILE
 
 
@@ -134,9 +141,10 @@ class _Choices(tuple[str, ...]):
         return True
 
 
-def _add_settings(command: argparse.ArgumentParser, settings: type[Settings]) -> None:
+def _add_settings(command: argparse.ArgumentParser, settings: type[Settings], left_out: frozenset[str]) -> None:
+    chosen = {name: field for name, field in settings.model_fields.items() if name not in left_out}
     for group in GROUPS:
-        fields = {name: field for name, field in settings.model_fields.items() if declared(field, "group") == group}
+        fields = {name: field for name, field in chosen.items() if declared(field, "group") == group}
         if fields:
             section = command.add_argument_group(group)
             for name, field in fields.items():

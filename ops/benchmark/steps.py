@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-IMAGES = 4096  # of which a call takes as many steps as there are
-NUMBERS = 2e7  # of which a call of bare all-reduces sums as many, at least five times all gradients
+IMAGES = 4096  # a call takes no more steps than these give
+NUMBERS = 2e7  # gradients that a call sums: so many steps, or bare all-reduces, but at least
+LEAST = 5
 LAPS = 3  # calls, of which the median counts
 
 
@@ -31,13 +32,18 @@ class Host:
 
 
 def measured(data: str, hosts: Sequence[Host], settings: Sequence[str]) -> list[dict[str, Any]]:
-    """Start a process on each host, one thread each, and give the first one's lines."""
+    """Start a process on each host, one thread each, and give the first one's lines.
+
+    Each keeps to a CPU, as the job's workers do; where there are more of them, some share one.
+    """
     addresses = [f"{host.address}:{free_port()}" for host in hosts]
+    cpus = sorted(os.sched_getaffinity(0))
     processes = []
     for rank, host in enumerate(hosts):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": json.dumps(task)}
-        command = [*host.command, sys.executable, "-m", "ops.benchmark.steps", data, *settings]
+        own_cpu = ("taskset", "--cpu-list", str(cpus[rank % len(cpus)]))
+        command = [*own_cpu, *host.command, sys.executable, "-m", "ops.benchmark.steps", data, *settings]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         )
@@ -54,13 +60,6 @@ def free_port() -> int:
 
 
 def main(data: str, *settings: str) -> None:
-    from job import affinity
-
-    task = json.loads(os.environ["TF_CONFIG"])
-    rank, workers = task["task"]["index"], len(task["cluster"]["worker"])
-    if workers <= len(os.sched_getaffinity(0)):
-        affinity.keep_to_own_cpus(1)  # as the job's workers do, before TensorFlow has threads
-
     import keras
     import tensorflow as tf
 
@@ -70,23 +69,24 @@ def main(data: str, *settings: str) -> None:
     from job.data import Split, load_training
 
     strategy = loop.start_tensorflow(JobConfig())
-    share = Share(rank, workers)
+    task = json.loads(os.environ["TF_CONFIG"])
+    share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
     images = load_training(data, 0.2, 1).train
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
-        few = slice(max(batch, IMAGES))
-        batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
         with strategy.scope():
             network = model.build((28, 28), 10, 255, hidden)
             optimizer = keras.optimizers.Adam(1e-3)
             optimizer.build(network.trainable_variables)
+        parameters = network.count_params()
+        times = max(LEAST, int(NUMBERS / parameters))
+        few = slice(max(batch, min(IMAGES, batch * times)))
+        batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
         so_far = tf.Variable(tf.zeros(3, tf.float64))
         epoch, plan = loop.compiled_training(strategy, network, optimizer, batches, so_far), batches.plan(0)
-        parameters = network.count_params()
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
         row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps
         if share.workers > 1:
-            times = max(5, int(NUMBERS / parameters))
             row["all_reduce"] = _median_lap(_all_reduces(tf, strategy, network, times)) / times
         if share.rank == 0:
             print(json.dumps(row), flush=True)

@@ -19,9 +19,10 @@ from job.log import Log
 from job.phases import PHASES
 from job.progress import Display
 from job.setting import declared
+from job.submit import MEANINGLESS
 from tests.conftest import PROGRAM, job, tool
 
-COMMANDS = ("run", "evaluate", "config", "completion")
+COMMANDS = ("run", "evaluate", "config", "submit", "status", "logs", "cancel", "list", "completion")
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 
 
@@ -52,12 +53,18 @@ def test_each_commands_help_fits_80_columns_and_ends_with_examples(capsys, monke
     assert all(f"mnist-job {command}" in line or "mnist-job run" in line for line in examples if line)
 
 
-@pytest.mark.parametrize(("command", "settings"), [("run", JobConfig), ("evaluate", EvaluateConfig)])
+@pytest.mark.parametrize(
+    ("command", "settings"), [("run", JobConfig), ("evaluate", EvaluateConfig), ("submit", JobConfig)]
+)
 def test_each_setting_stands_in_its_group_with_its_default_in_two_lines(capsys, monkeypatch, command, settings):
     text = "\n".join(printed_help(capsys, monkeypatch, command))
+    left_out = MEANINGLESS | {"use_gpu"} if command == "submit" else set()
     for name, field in settings.model_fields.items():
-        group = text.split(f"\n\n{declared(field, 'group')}:\n")[1].split("\n\n")[0]
         flag = sources.flag(name).replace("--", "--[no-]") if field.annotation is bool else sources.flag(name)
+        if name in left_out:
+            assert f"\n  {flag} " not in text
+            continue
+        group = text.split(f"\n\n{declared(field, 'group')}:\n")[1].split("\n\n")[0]
         described = re.search(rf"^  {re.escape(flag)}( \S+)?((?:\s+)\S.*(?:\n {{30}}.*)*)", group, re.M)
         assert described, flag
         assert len(described[2].strip().splitlines()) <= 2, described[0]
@@ -105,6 +112,9 @@ def test_the_configuration_as_json_is_the_one_as_yaml_and_reads_back(tmp_path, c
         ["run", "--config", "none.yaml"],
         ["evaluate"],
         ["config", "--seed", "-1"],
+        ["submit", "--epoch", "3"],
+        ["submit", "--gpus", "two"],
+        ["list", "stray"],
         ["no-such-command"],
     ],
 )
@@ -260,6 +270,9 @@ def scripts(tmp_path_factory) -> Path:
         (["run", "--output", "im"], ["images"]),
         (["evaluate", "--mo"], ["--model"]),
         (["config", "-o", ""], ["yaml", "json"]),
+        (["su"], ["submit"]),
+        (["submit", "--values", "jo"], ["job.yaml"]),
+        (["status", "--w"], ["--watch"]),
         (["completion", ""], ["bash", "zsh", "tcsh"]),
     ],
 )

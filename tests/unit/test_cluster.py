@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str, dict]] = []
         self.codes: list[int] = []
+        self.message = ""
         self.items: list[dict] = []
 
 
@@ -48,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         ).encode()
         if "/pods" in self.path:
             answer = json.dumps({"items": self.server.items}).encode()
+        if code >= 400:
+            answer = json.dumps({"kind": "Status", "message": self.server.message}).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -202,9 +205,23 @@ def test_an_api_server_that_is_busy_is_asked_again(api):
     ]
 
 
-@pytest.mark.parametrize(("code", "sentence"), [(403, "ServiceAccount lacks the right"), (404, "404 Not Found")])
-def test_a_refusal_is_told_at_once(api, code, sentence):
-    api.codes = [code]
+FORBIDDEN = (
+    'configmaps "nightly-result" is forbidden: User "system:serviceaccount:team:default" cannot get resource '
+    '"configmaps" in API group "" in the namespace "team"'
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "sentence"),
+    [
+        (403, FORBIDDEN, "system:serviceaccount:team:default may not get configmaps in namespace team; ask for a Role"),
+        (403, "", "403 Forbidden"),
+        (404, 'configmaps "nightly-result" not found', '404 Not Found: configmaps "nightly-result" not found'),
+        (401, "Unauthorized", "401 Unauthorized: Unauthorized; log in to the cluster again"),
+    ],
+)
+def test_a_refusal_is_told_at_once(api, code, message, sentence):
+    api.codes, api.message = [code], message
     with pytest.raises(UsageError, match=rf"ConfigMap nightly-result in namespace team: .*{sentence}"):
         cluster.check(CONFIG)
     assert len(api.requests) == 1

@@ -111,6 +111,13 @@ spec:
         - {name: dash-metrics, containerPort: 44227}
         {{- end }}
         - {name: metrics, containerPort: 8080}
+      # KubeRay's own asks after 10 s and then every 5 s; the job begins when all pods are ready.
+      readinessProbe:
+        httpGet: {path: /api/healthz, port: 52365}
+        initialDelaySeconds: 2
+        periodSeconds: 1
+        timeoutSeconds: 5
+        failureThreshold: 50
       env:
         - {name: HOME, value: /tmp}
         - {name: RAY_USAGE_STATS_ENABLED, value: "0"}

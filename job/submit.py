@@ -1,0 +1,208 @@
+"""`mnist-job submit`: the chart, installed by Helm's own library for one who has no Helm.
+
+A job that was submitted is a Helm release like any other: `helm list`, `helm upgrade` and `helm uninstall` know it, and
+`submit` takes over one that `helm install` has made.
+"""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import yaml
+
+from job.config import JobConfig
+from job.errors import ClusterError, JobError, UsageError
+from job.kubernetes_api import missing_right
+
+# How the settings of `run` reach the chart: these by other values, these not at all; the others under `settings`.
+ELSEWHERE = frozenset({"name", "output", "workers", "use_gpu", "pushgateway_url", "exporter_port"})
+MEANINGLESS = frozenset({"address", "metrics_textfile", "kubernetes_result", "kubernetes_rayjob"})
+REVISIONS_TO_KEEP = 10  # as `helm upgrade`
+
+
+class Request(NamedTuple):
+    """What is asked for beside the settings; each as on the command line."""
+
+    image: str | None = None
+    gpus: str | None = None
+    values: str | None = None
+    force: bool = False
+
+
+def chart() -> Path:
+    """The chart: inside the installed package, or beside it in a checkout."""
+    installed = Path(__file__).with_name("chart")
+    return installed if installed.exists() else Path(__file__).parents[1] / "charts/mnist-job"
+
+
+def values(config: JobConfig, request: Request) -> dict[str, Any]:
+    """The chart's values: the file's, and over them what was set elsewhere. Raises UsageError, a line a fault."""
+    faults: list[str] = []
+    found = _read(request.values) if request.values else {}
+    written = config.model_dump(mode="json", include=config.model_fields_set)
+    set_ = {name: value for name, value in written.items() if value is not None}
+    faults += [
+        f"{name}: means nothing to `submit`, as the chart decides it; leave it out"
+        for name in sorted(MEANINGLESS & set_.keys())
+    ]
+    over: dict[str, Any] = {
+        "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
+    }
+    if request.image:
+        over["image"] = _image(request.image)
+    if workers := _workers(config, request, faults):
+        over["workerGroups"] = {"default": workers}
+        if set(found.get("workerGroups") or ()) - {"default"}:
+            faults.append(
+                f"--values {request.values}: has worker groups of its own; set replicas and gpus of each there"
+            )
+    if config.output != JobConfig().output:
+        if "://" not in config.output:
+            faults.append(f"--output {config.output}: pods share no folder of this name; give a URI, or leave it out")
+        over["storage"] = {"uri": config.output}
+    metrics = {"port": config.exporter_port} if config.exporter_port else {}
+    if metrics or config.pushgateway_url:
+        over["metrics"] = metrics | ({"pushgateway": {"url": config.pushgateway_url}} if config.pushgateway_url else {})
+    if request.force:
+        over["rerun"] = datetime.now(UTC).isoformat(timespec="seconds")
+    if found.get("mode", "job") != "job":
+        faults.append(
+            f"--values {request.values}: mode: {found['mode']} has no job to submit; take `helm install` for it"
+        )
+    if faults:
+        raise UsageError("\n".join(faults))
+    return _merged(found, over)
+
+
+def render(name: str, namespace: str, values: dict[str, Any]) -> str:
+    """What `helm template` gives: YAML documents. Raises UsageError with the chart's own sentences, a line a fault."""
+    helm = library()
+    try:
+        helm.validate_release_name(name)
+    except helm.HelmError as error:
+        raise UsageError(f"--name {name}: {' '.join(str(error).split())}") from error
+    try:
+        with helm.Chart.load(chart()) as loaded:
+            rendered = loaded.render(values, name=name, namespace=namespace)
+    except helm.HelmError as error:
+        raise UsageError(_sentences(error)) from error
+    texts = [text.strip() for path, text in sorted(rendered.items()) if path.endswith(".yaml")]
+    return "".join(f"---\n{text.removeprefix('---').strip()}\n" for text in texts if text)
+
+
+def install(name: str, namespace: str, values: dict[str, Any], context: str | None) -> None:
+    """What `helm upgrade --install` does. Raises UsageError and ClusterError."""
+    helm = library()
+    options = {"namespace": namespace}
+    with helm.Config(kube_context=context, namespace=namespace) as cluster, helm.Chart.load(chart()) as loaded:
+        try:
+            try:
+                cluster.status(name)
+            except helm.HelmNotFoundError:
+                _install_first(helm, cluster, loaded, name, values, options)
+            else:
+                cluster.upgrade(loaded, name, values, max_history=REVISIONS_TO_KEEP, reset_values=True, **options)
+        except helm.HelmError as error:
+            raise _failure(error, name, namespace) from error
+
+
+def uninstall(name: str, namespace: str, context: str | None) -> None:
+    """What `helm uninstall` does. Raises ClusterError."""
+    helm = library()
+    with helm.Config(kube_context=context, namespace=namespace) as cluster:
+        try:
+            cluster.uninstall(name)
+        except helm.HelmError as error:
+            raise _failure(error, name, namespace) from error
+
+
+def library() -> ModuleType:
+    """Helm's library, which nothing else of this program needs. Raises UsageError where it is not installed."""
+    try:
+        import helm_python
+    except ImportError as missing:
+        raise UsageError(
+            "this needs Helm's library, which is not installed: pip install 'mnist-job[submit]' (or install the chart "
+            "by `helm install`)"
+        ) from missing
+    return helm_python
+
+
+def _install_first(
+    helm: ModuleType, cluster: Any, loaded: Any, name: str, values: dict[str, Any], options: dict[str, Any]
+) -> None:
+    try:
+        cluster.install(loaded, name, values, **options)
+    except helm.HelmError:
+        cluster.uninstall(name, ignore_not_found=True)  # half a release is none
+        raise
+
+
+def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int]:
+    """Pods of the chart's own group, and the GPUs of each."""
+    gpus = request.gpus or ("1" if config.use_gpu else "0")
+    if not re.fullmatch(r"\d{1,3}", gpus):
+        faults.append(f"--gpus {gpus}: is no number of GPUs of each worker pod")
+        return {}
+    most = config.most_workers
+    if config.least_workers != most:
+        faults.append(f"--workers {config.workers}: a RayJob has a fixed number of pods; give one number")
+    if most % max(1, int(gpus)):
+        faults.append(f"--workers {most}: --gpus {gpus} runs {gpus} of them in a pod each; give a multiple")
+    group = {"gpus": int(gpus)} if int(gpus) else {}
+    return group | ({"replicas": most // max(1, int(gpus))} if group or "workers" in config.model_fields_set else {})
+
+
+def _image(image: str) -> dict[str, str]:
+    if "@" in image:
+        repository, _, digest = image.partition("@")
+        return {"repository": repository, "digest": digest}
+    match = re.fullmatch(r"(.+?)(?::([^:/]+))?", image)
+    assert match is not None
+    return {"repository": match[1], "digest": ""} | ({"tag": match[2]} if match[2] else {})
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--values {file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--values {file}: holds {type(content).__name__}, not the chart's values as `name: value`")
+    return content
+
+
+def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Values over values, as Helm merges them."""
+    both = dict(below)
+    for key, value in over.items():
+        old = both.get(key)
+        both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _sentences(error: Exception) -> str:
+    """The faults that the chart's rules or its schema have found, a line each."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    faults = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    of_schema = "the chart's values: "
+    told = [f"{of_schema}{fault}" if fault.startswith("at '") else fault for fault in faults]
+    return "\n".join(told) or of_schema + " ".join(filter(None, lines))
+
+
+def _failure(error: Exception, name: str, namespace: str) -> JobError:
+    text = " ".join(str(error).split())
+    if "release: not found" in text:
+        return ClusterError(f"there is no job {name} in namespace {namespace}")
+    if right := missing_right(text):
+        return ClusterError(f"{name} in namespace {namespace}: {right}")
+    if re.search(rf'namespaces "{namespace}" not found', text):
+        return ClusterError(f"there is no namespace {namespace}; make it: kubectl create namespace {namespace}")
+    if "another operation" in text:
+        return ClusterError(
+            f"{name} in namespace {namespace}: a former submit or Helm command has not come to its end; wait for it, "
+            f"or `mnist-job cancel {name} --delete` and submit again"
+        )
+    return ClusterError(f"{name} in namespace {namespace}: {text}")

@@ -1,0 +1,212 @@
+"""A model of one step's time, fitted to what is measured here, and what it says of larger clusters.
+
+    sudo .venv/bin/python -m ops.benchmark.scaling MNIST.npz [MEASUREMENTS.json]
+
+Measures 1 to 4 workers in network namespaces of their own, joined by a bridge whose links are held to a rate (root,
+`ip` and `tc`), fits the model, and prints the tables of scaling.md. With a file of measurements that exists it only
+fits.
+
+The model: a worker's part of a step is compute, fixed + work * images * parameters; then the gradients (S bytes) are
+summed over n workers by a ring, 2 (n - 1) messages one after another of S / n bytes each, which takes
+2 (n - 1) * alpha + 2 (n - 1) / n * S * (beta + 8 / rate): a byte costs its time on the link, and that of the processors
+which pack and add it.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from ops.benchmark import steps
+
+RATES = (1e9, 2.5e8)  # bits a second, of each worker's link
+WORKERS = (2, 3, 4)
+HIDDEN = ("128,64", "512,512", "2048,2048")
+BATCHES = (64, 512)
+MOST = 4
+LARGER = (8, 64, 256, 1024)
+EFFICIENT = 0.5  # of what as many workers would do if messages cost nothing
+
+
+def main(data: str, file: str = "scaling.json") -> None:
+    if not Path(file).exists():
+        Path(file).write_text(json.dumps(measured(data), indent=1) + "\n")
+    rows = json.loads(Path(file).read_text())
+    model = Model.fitted(rows)
+    print(model)
+    print(predictions(model, rows))
+    print(extrapolation(model))
+
+
+def measured(data: str) -> list[dict[str, Any]]:
+    settings = [f"{batch}:{hidden}" for hidden in HIDDEN for batch in BATCHES]
+    parts = sorted({f"{-(-batch // n)}:{hidden}" for hidden in HIDDEN for batch in BATCHES for n in (1, *WORKERS)})
+    cpus = len(os.sched_getaffinity(0))
+    rows = [{"rate": None, **row} for row in steps.measured(data, [steps.Host()], parts)]
+    for rate in RATES:
+        with network(rate) as hosts:
+            for workers in WORKERS:
+                rows += [{"rate": rate, "cpus": cpus, **row} for row in steps.measured(data, hosts[:workers], settings)]
+                print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+@contextmanager
+def network(rate: float) -> Iterator[list[steps.Host]]:
+    """Network namespaces, each with a link of that rate, in both directions, to a bridge."""
+    with ExitStack() as stack:
+        _run("ip link add mnist-bridge type bridge")
+        stack.callback(_run, "ip link delete mnist-bridge")
+        _run("ip link set mnist-bridge up")
+        hosts = []
+        for n in range(MOST):
+            # Without names for them, which `ip netns` would mount where container runtimes keep theirs.
+            holder = stack.enter_context(subprocess.Popen(["/usr/bin/unshare", "--net", "/usr/bin/sleep", "infinity"]))
+            stack.callback(holder.kill)
+            inside = ("nsenter", f"--target={holder.pid}", "--net")
+            while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+                pass  # it is starting
+            _run(f"ip link add mnist-link{n} type veth peer name eth0 netns {holder.pid}")
+            _run(f"ip link set mnist-link{n} master mnist-bridge up")
+            shape = f"root tbf rate {rate:.0f}bit burst 64kb latency 400ms"
+            _run(f"tc qdisc add dev mnist-link{n} {shape}")
+            for command in (
+                f"ip address add {_address(n)}/24 dev eth0",
+                "ip link set lo up",
+                "ip link set eth0 up",
+                f"tc qdisc add dev eth0 {shape}",
+            ):
+                _run(" ".join([*inside, command]))
+            hosts.append(steps.Host(_address(n), inside))
+        yield hosts
+
+
+def _address(n: int) -> str:
+    return f"10.213.77.{n + 1}"
+
+
+def _run(command: str) -> None:
+    subprocess.run(command.split(), check=True)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Seconds: `fixed` a step, `work` an image and parameter, `alpha` a message, `beta` a byte beside its link's."""
+
+    fixed: float
+    work: float
+    alpha: float
+    beta: float
+
+    @classmethod
+    def fitted(cls, rows: Sequence[dict[str, Any]]) -> "Model":
+        """By least squares of the relative errors, no coefficient below 0."""
+        alone = [row for row in rows if row["rate"] is None]
+        fixed, work = _fit([[1, row["batch"] * row["parameters"]] for row in alone], [row["step"] for row in alone])
+        joined = [row for row in rows if row["rate"] is not None]
+        terms, seconds = [], []
+        for row in joined:
+            messages, moved = _messages(row["workers"]), _moved(row["workers"], row["parameters"])
+            terms.append([messages, moved])
+            seconds.append(row["all_reduce"] - moved * 8 / row["rate"])
+        weights = [row["all_reduce"] for row in joined]
+        alpha, beta = _fit(terms, seconds, weights)
+        return cls(fixed, work, alpha, beta)
+
+    def compute(self, images: float, parameters: int) -> float:
+        """Of a worker's part of a batch."""
+        return self.fixed + self.work * images * parameters
+
+    def all_reduce(self, workers: int, parameters: int, rate: float) -> float:
+        """Of the gradients, float32, over links of `rate` bits a second."""
+        return _messages(workers) * self.alpha + _moved(workers, parameters) * (self.beta + 8 / rate)
+
+
+# Nobody's measurement: 6 operations an image and parameter at 20 TFLOP/s, 0.1 ms to launch a step's kernels, and 10
+# microseconds a message of NCCL's.
+GPU = Model(fixed=1e-4, work=6 / 20e12, alpha=1e-5, beta=0)
+
+
+def _messages(workers: int) -> int:
+    return 2 * (workers - 1)
+
+
+def _moved(workers: int, parameters: int) -> float:
+    """Bytes that each worker sends."""
+    return _messages(workers) / workers * 4 * parameters
+
+
+def _fit(terms: list[list[float]], seconds: list[float], weights: list[float] | None = None) -> list[float]:
+    scale = 1 / np.asarray(weights or seconds)
+    coefficients, _ = nnls(np.asarray(terms, float) * scale[:, None], np.asarray(seconds) * scale)
+    return [float(coefficient) for coefficient in coefficients]
+
+
+def predictions(model: Model, rows: Sequence[dict[str, Any]]) -> str:
+    """Every measured all-reduce beside the model's, and every step where each worker had a CPU of its own."""
+    lines = [
+        "| link | parameters | global batch | workers | all-reduce, ms | model | error | step, ms | model | error |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    errors: dict[str, list[float]] = {"all-reduce": [], "step": []}
+    for row in rows:
+        if row["rate"] is None:
+            continue
+        workers, parameters = row["workers"], row["parameters"]
+        exchange = model.all_reduce(workers, parameters, row["rate"])
+        cells = _compared(row["all_reduce"], exchange, errors["all-reduce"])
+        if workers <= row["cpus"]:
+            part = -(-row["batch"] // workers)
+            cells += _compared(row["step"], model.compute(part, parameters) + exchange, errors["step"])
+        else:
+            cells += [f"{row['step'] * 1e3:.2f}", "shared CPUs", ""]
+        named = [f"{row['rate'] / 1e9:g} Gbit/s", f"{parameters:,}", str(row["batch"]), str(workers)]
+        lines.append(f"| {' | '.join(named + cells)} |")
+    for what, found in errors.items():
+        size = np.abs(found)
+        lines.append(f"\n{what}: mean error {size.mean():.0%}, largest {size.max():.0%}, of {len(found)}")
+    return "\n".join(lines)
+
+
+def _compared(measured: float, computed: float, errors: list[float]) -> list[str]:
+    errors.append(computed / measured - 1)
+    return [f"{measured * 1e3:.2f}", f"{computed * 1e3:.2f}", f"{errors[-1]:+.0%}"]
+
+
+def extrapolation(model: Model) -> str:
+    """Speed-ups that the model computes for clusters that nobody here has measured."""
+    settings = itertools.product(
+        {"1 CPU, as here": model, "a GPU": GPU}.items(), (109_386, 5_824_522), (1024, 32_768), (10, 25, 100)
+    )
+    lines = [
+        "| worker | parameters | global batch | link | "
+        + " | ".join(f"{n} workers" for n in LARGER)
+        + " | efficient up to |",
+        "| --- | --- | --- | --- |" + " --- |" * (len(LARGER) + 1),
+    ]
+    for (worker, computes), parameters, batch, gigabits in settings:
+        speedups = {n: _speedup(computes, n, batch, parameters, gigabits * 1e9) for n in range(1, max(LARGER) + 1)}
+        efficient = max(n for n, speedup in speedups.items() if speedup / n >= EFFICIENT)
+        cells = " | ".join(f"{speedups[n]:.1f}" for n in LARGER)
+        lines.append(f"| {worker} | {parameters:,} | {batch:,} | {gigabits} Gbit/s | {cells} | {efficient} |")
+    return "\n".join(lines)
+
+
+def _speedup(model: Model, workers: int, batch: int, parameters: int, rate: float) -> float:
+    alone = model.compute(batch, parameters)
+    return alone / (model.compute(-(-batch // workers), parameters) + model.all_reduce(workers, parameters, rate))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or (os.geteuid() and not Path(sys.argv[-1]).exists()):
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])

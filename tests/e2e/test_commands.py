@@ -1,0 +1,180 @@
+"""`mnist-job submit`, `status`, `logs`, `list` and `cancel` on a real cluster, as a user without Helm gives them."""
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tests.conftest import job
+from tests.e2e.kube import Namespace, kubectl, run, wait_until
+
+LONG = ("--batch-size", 4, "--epochs", 300)
+
+
+@pytest.fixture(scope="module")
+def user(image, open_namespace, tmp_path_factory) -> SimpleNamespace:
+    """Gives commands in a namespace of its own; `settings` fit a small node."""
+    folder = tmp_path_factory.mktemp("user")
+    small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
+    values = {
+        "head": {"resources": small},
+        "workerGroups": {"default": {"resources": small}},
+        "limits": {"backoffLimit": 0, "preRunningDeadlineSeconds": 240},
+    }
+    (folder / "values.yaml").write_text(yaml.safe_dump(values))
+
+    def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return job(arguments[0], "--namespace", open_namespace.name, *arguments[1:], cwd=folder, **environment)
+
+    def submit(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        settings = ("--name", name, "--data", "digits", "--epochs", 3, "--values", "values.yaml", "--image", image)
+        return command("submit", *settings, *arguments, **environment)
+
+    return SimpleNamespace(command=command, submit=submit, namespace=open_namespace, folder=folder)
+
+
+def state(user: SimpleNamespace, name: str) -> dict:
+    done = user.command("status", name, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def first(user) -> subprocess.CompletedProcess[str]:
+    return user.submit("first", "--wait")
+
+
+def test_submit_waits_for_success(user, first):
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "first: Running" in first.stdout
+    result = user.namespace.get("configmap", "first-result")["data"]
+    assert f"test accuracy {float(result['accuracy']):.4f}" in first.stdout
+
+
+def test_it_is_a_release_that_helm_knows(user, first):
+    manifest = run("helm", "get", "manifest", "first", f"--namespace={user.namespace.name}").stdout
+    kept = run("helm", "get", "values", "first", f"--namespace={user.namespace.name}", "--output=yaml").stdout
+    (user.folder / "kept.yaml").write_text(kept)
+    chart = Path(__file__).parents[2] / "charts/mnist-job"
+    template = ("helm", "template", "first", chart, f"--namespace={user.namespace.name}", "--no-hooks")
+    templated = run(*template, f"--values={user.folder / 'kept.yaml'}").stdout
+    assert documents(manifest) == documents(templated)
+
+
+def documents(text: str) -> dict[tuple[str, str], dict]:
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text) if one}
+
+
+def test_status_list_and_logs_tell_the_same(user, first):
+    found = state(user, "first")
+    result = user.namespace.get("configmap", "first-result")["data"]
+    assert (found["phase"], found["result"]) == ("Succeeded", result)
+    (listed,) = json.loads(user.command("list", "-o", "json").stdout)
+    assert (listed["name"], listed["phase"], listed["result"]) == ("first", "Succeeded", result)
+    assert result["accuracy"][:6] in user.command("status", "first").stdout
+    logs = user.command("logs", "first").stdout
+    assert f"test accuracy {float(result['accuracy']):.4f}" in logs
+    components = {pod["component"]: pod["name"] for pod in found["pods"]}
+    assert components.keys() == {"submitter", "head", "worker"}
+    for name in components.values():
+        assert any(line.startswith(f"{name} ") for line in logs.splitlines())
+
+
+def test_the_same_again_starts_nothing(user, first):
+    before = state(user, "first")
+    again = user.submit("first", "--wait")
+    assert again.returncode == 0
+    assert "these settings were submitted before; --force runs them anew" in again.stdout
+    assert state(user, "first") == before
+
+
+def test_a_run_below_the_accuracy_asked_for_ends_with_its_code(user, first):
+    done = user.submit("first", "--min-accuracy", 1, "--wait")
+    assert done.returncode == 7
+    assert "in place of first-" in done.stdout
+    assert done.stderr.startswith("mnist-job: ")
+    assert "--min-accuracy" in done.stderr
+    assert user.command("cancel", "first", "--delete").returncode == 0
+    wait_until(lambda: user.command("status", "first").returncode == 4, "the end of the job")
+
+
+def test_cancel_frees_the_pods_and_submit_goes_on(user):
+    assert user.submit("long", *LONG).returncode == 0
+    wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "the first epoch")
+    following = user.command("cancel", "long")
+    assert "goes on from its last epoch" in following.stdout
+    wait_until(lambda: state(user, "long")["phase"] == "Cancelled", "the end of the run")
+    assert state(user, "long")["pods"] == []
+    again = user.submit("long", *LONG)
+    assert "goes on where it was cancelled" in again.stdout
+    wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "another epoch")
+    assert "from epoch " in user.command("logs", "long").stdout
+    assert user.command("cancel", "long", "--delete").returncode == 0
+
+
+def test_an_image_that_cannot_be_pulled(user, image):
+    none = f"{image.rpartition(':')[0]}:there-is-none"
+    short = {"limits": {"preRunningDeadlineSeconds": 30}}
+    (user.folder / "values.yaml").write_text(
+        yaml.safe_dump(yaml.safe_load((user.folder / "values.yaml").read_text()) | short)
+    )
+    done = user.submit("unpulled", "--image", none, "--wait")
+    assert done.returncode == 4
+    for text in (done.stdout, done.stderr):
+        assert f"image {none} cannot be pulled" in text
+    assert "PreRunningDeadlineExceeded" in done.stderr
+    assert user.command("cancel", "unpulled", "--delete").returncode == 0
+
+
+def test_more_cpus_than_there_are(user):
+    file = user.folder / "huge.yaml"
+    huge = {"workerGroups": {"default": {"resources": {"requests": {"cpu": "1000"}}}}}
+    file.write_text(yaml.safe_dump(huge | {"limits": {"backoffLimit": 0, "preRunningDeadlineSeconds": 30}}))
+    done = user.submit("huge", "--values", file, "--wait")
+    assert done.returncode == 4
+    (node, *_) = json.loads(kubectl("get", "nodes", "--output=json"))["items"]
+    assert "Insufficient cpu" in done.stderr
+    assert f"CPUs: 1000 asked for, {node['status']['allocatable']['cpu']} on all nodes, at most " in done.stderr
+    assert user.command("cancel", "huge", "--delete").returncode == 0
+
+
+def test_a_namespace_that_is_not_there(user):
+    done = job("submit", "--namespace", "there-is-none", "--name", "lost", cwd=user.folder)
+    assert (done.returncode, done.stderr) == (
+        4,
+        "mnist-job: there is no namespace there-is-none; make it: kubectl create namespace there-is-none\n",
+    )
+
+
+def kubeconfig_of(account: str, namespace: Namespace, folder: Path) -> Path:
+    """A kubeconfig by which one is this ServiceAccount."""
+    content = yaml.safe_load(kubectl("config", "view", "--minify", "--raw", "--output=yaml"))
+    content["users"][0]["user"] = {"token": namespace.kubectl("create", "token", account).strip()}
+    content["contexts"][0]["context"]["namespace"] = namespace.name
+    file = folder / f"{account}.kubeconfig"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_rights_that_are_missing_are_named_one_after_the_other(user):
+    namespace = user.namespace
+    namespace.kubectl("create", "serviceaccount", "guest")
+    guest = str(kubeconfig_of("guest", namespace, user.folder))
+    who = f"system:serviceaccount:{namespace.name}:guest"
+    for command in (["status", "first"], ["submit", "--name", "theirs"], ["list"], ["cancel", "first"]):
+        done = user.command(*command, KUBECONFIG=guest)
+        assert (done.returncode, done.stderr) == (
+            4,
+            f"mnist-job: RayJobs in namespace {namespace.name}: {who} may not list rayjobs.ray.io in namespace "
+            f"{namespace.name}; ask for a Role that has this verb for this resource\n",
+        )
+    namespace.kubectl("create", "role", "looks", "--verb=get,list", "--resource=rayjobs.ray.io,secrets")
+    namespace.kubectl("create", "rolebinding", "looks", "--role=looks", f"--serviceaccount={namespace.name}:guest")
+    done = user.command("submit", "--name", "theirs", KUBECONFIG=guest)
+    assert done.returncode == 4
+    assert f"{who} may not " in done.stderr
+    assert "ask for a Role that has this verb for this resource" in done.stderr
+    assert namespace.list("rayjobs.ray.io", "app.kubernetes.io/instance=theirs") == []
