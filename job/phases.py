@@ -28,14 +28,17 @@ class Clock:
         self._last = time.perf_counter()
 
     def ended(self, phase: str, measured: Mapping[str, float] | None = None) -> None:
-        """Give the time since the last call to `phase`, but for what was `measured` elsewhere meanwhile."""
+        """Give the time since the last call to `phase`, but for what was `measured` elsewhere meanwhile.
+
+        Where more was measured, as by a worker whose last word came late, the next phase has that less.
+        """
         now = time.perf_counter()
         spent = dict(measured or {})
         spent[phase] = spent.get(phase, 0.0) + max(now - self._last - sum(spent.values()), 0.0)
         for name, seconds in spent.items():
             assert name in PHASES, name
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self._last = now
+        self._last += sum(spent.values())
 
     def handed_over(self) -> dict[str, float]:
         """The seconds since this was last asked."""

@@ -165,6 +165,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
             "message": "epoch 1/2  loss 2.0000  validation loss nan  validation accuracy 0.5000  1.5 s",
             "epoch": 1,
             "train_loss": 2.0,
+            "train_accuracy": None,
             "validation_loss": None,
             "validation_accuracy": 0.5,
             "learning_rate": 0.001,

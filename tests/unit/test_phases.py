@@ -30,11 +30,14 @@ def test_a_phase_measured_elsewhere_may_name_the_rest(now):
     assert clock.seconds == {"training": 3.5, "checkpoint": 0.5}
 
 
-def test_another_clock_that_runs_faster_takes_no_time_away(now):
+def test_what_another_clock_measured_stays_and_all_seconds_are_counted_once(now):
     clock = Clock()
     now[0] += 1
     clock.ended("training", {"training": 1.25})
     assert clock.seconds == {"training": 1.25}
+    now[0] += 1
+    clock.ended("worker_stop")
+    assert clock.seconds == {"training": 1.25, "worker_stop": 0.75}
 
 
 def test_what_was_handed_over_is_not_counted_again(now):
