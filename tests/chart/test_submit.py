@@ -1,5 +1,6 @@
 """What `mnist-job submit` creates for its flags is what Helm makes of the chart for the corresponding values."""
 
+import json
 import sys
 
 import pytest
@@ -93,6 +94,15 @@ def test_the_effective_configuration_of_run_can_be_submitted(submitted, tmp_path
 def test_every_setting_has_its_place():
     assert submit.ELSEWHERE | submit.MEANINGLESS == DECIDED
     assert not submit.ELSEWHERE & submit.MEANINGLESS
+
+
+def test_as_json_it_is_one_list(submitted, capsys):
+    expected = submitted("--epochs", 4)
+    assert (
+        main(["submit", "--name", RELEASE, "--namespace", NAMESPACE, "--epochs", "4", "--dry-run", "-o", "json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["items"]) == ("List", list(expected))
 
 
 def test_force_is_another_run(submitted):
