@@ -28,7 +28,7 @@ from scipy.optimize import nnls
 
 from ops.benchmark import steps
 
-RATES = (1e9, 2.5e8)  # bits a second, of each worker's link
+RATES = (1e9, 5e8)  # bits a second, of each worker's link
 WORKERS = (2, 3, 4)
 HIDDEN = ("128,64", "512,512", "2048,2048")
 BATCHES = (64, 512)
@@ -76,6 +76,7 @@ def network(rate: float) -> Iterator[list[steps.Host]]:
             while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
                 pass  # it is starting
             _run(f"ip link add mnist-link{n} type veth peer name eth0 netns {holder.pid}")
+            stack.callback(_run, f"ip link delete mnist-link{n}")  # with its namespace it would go some time later
             _run(f"ip link set mnist-link{n} master mnist-bridge up")
             shape = f"root tbf rate {rate:.0f}bit burst 64kb latency 400ms"
             _run(f"tc qdisc add dev mnist-link{n} {shape}")
