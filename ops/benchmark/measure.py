@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import psutil
 
-CPU_INTERVAL = 0.25  # seconds; what a process uses after it was last seen is missed
-MEMORY_INTERVAL = 2.0  # looking costs CPU time, which the measured processes lack: 1 % of a core at these intervals
+# Seconds. To look costs CPU time, which the measured processes lack; what one uses after it was last seen is missed.
+CPU_INTERVAL = 1.0
+MEMORY_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,19 @@ class Watch(threading.Thread):
         self._used: dict[tuple[int, float], float] = {}
         self.peak = 0
 
-    @property
     def cpu(self) -> float:
-        """CPU seconds so far, of all processes."""
+        """CPU seconds until now, of all processes."""
+        for process in self._processes():
+            self._see(process)
         return sum(list(self._used.values()))
 
     def run(self) -> None:
         """Until `stop`."""
         memory_due = 0.0
         while not self._ended.wait(CPU_INTERVAL):
-            processes = self._processes()
-            for process in processes:
-                self._see(process)
+            self.cpu()
             if time.monotonic() >= memory_due:
-                self.peak = max(self.peak, sum(map(_memory, processes)))
+                self.peak = max(self.peak, sum(map(_memory, self._processes())))
                 memory_due = time.monotonic() + MEMORY_INTERVAL
 
     def stop(self) -> None:
@@ -88,10 +88,10 @@ def run(command: Sequence[str], until: str | None = None) -> Cost:
         for line in process.stdout:
             lines.append(line)
             if until is not None and until in line:
-                cpu_until = watch.cpu
+                cpu_until = watch.cpu()
         process.wait()
         wall = time.monotonic() - started
         watch.stop()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, "".join(lines))
-    return Cost(wall, watch.cpu, watch.peak, "".join(lines), cpu_until)
+    return Cost(wall, watch.cpu(), watch.peak, "".join(lines), cpu_until)
