@@ -259,7 +259,7 @@ def parsed(words: list[str], monkeypatch) -> JobConfig | EvaluateConfig:
     taken = []
     with monkeypatch.context() as patch:
         for name in ("run", "evaluate"):
-            patch.setattr(pipeline, name, lambda config, **_: taken.append(config))
+            patch.setattr(pipeline, name, lambda config, *_, **__: taken.append(config))
         assert cli.main(words[1:]) == 0
     return taken[0]
 
