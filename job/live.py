@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the driver does without TensorFlow
     from job.batches import ResidentBatches
 
 REPORT_SECONDS = 1.0
+REPEAT_SECONDS = 5.0  # Ray drops a value that was not set again within two of its reports, 20 s
 
 # Ray puts `ray_` before each name: none is taken for a metric of the outcome.
 GAUGES = {
@@ -80,16 +81,38 @@ class Reporter:
 
 
 class Gauges:
-    """In the driver, connected to Ray: the metrics of a job. Ray keeps their last values until the driver ends."""
+    """In the driver, connected to Ray: the metrics of a job."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls, config: JobConfig) -> Iterator["Gauges"]:
+        """While this is open the last values stay, also when nothing moves: an alert looks for that."""
+        gauges, ended = cls(config), threading.Event()
+        repeats = threading.Thread(target=gauges._repeat, args=(ended,), name="gauges", daemon=True)
+        repeats.start()
+        try:
+            yield gauges
+        finally:
+            ended.set()
+            repeats.join()
 
     def __init__(self, config: JobConfig) -> None:
         self._tags, self._epochs = {"name": config.name}, config.epochs
         self._gauges = {name: Gauge(name, text, ("name",)) for name, text in GAUGES.items()}
+        self._values: dict[str, float] = {}
 
     def show(self, progress: Progress) -> None:
         """Set them all."""
-        for name, value in values(progress, self._epochs).items():
+        self._values = values(progress, self._epochs)
+        self._set()
+
+    def _set(self) -> None:
+        for name, value in self._values.items():
             self._gauges[name].set(value, self._tags)
+
+    def _repeat(self, ended: threading.Event) -> None:
+        while not ended.wait(REPEAT_SECONDS):
+            self._set()
 
 
 def values(progress: Progress, epochs: int) -> dict[str, float]:

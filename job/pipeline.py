@@ -102,9 +102,9 @@ def _trained(
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
         EventFiles.opened(folder, this.log) as event_files,
+        live.Gauges.opened(config) as gauges,
     ):
         assert shown is not None
-        gauges = live.Gauges(config)
 
         def on_entry(entry: News) -> None:
             shown.entry(entry, config)
