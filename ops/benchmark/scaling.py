@@ -32,6 +32,7 @@ RATES = (1e9, 5e8)  # bits a second, of each worker's link
 WORKERS = (2, 3, 4)
 HIDDEN = ("128,64", "512,512", "2048,2048")
 BATCHES = (64, 512)
+NEXT_TO_NOTHING = "64:1"  # a network whose gradients take no time but that of their messages
 MOST = 4
 LARGER = (8, 64, 256, 1024)
 EFFICIENT = 0.5  # of what as many workers would do if messages cost nothing
@@ -52,6 +53,7 @@ def measured(data: str) -> list[dict[str, Any]]:
     parts = sorted({f"{-(-batch // n)}:{hidden}" for hidden in HIDDEN for batch in BATCHES for n in (1, *WORKERS)})
     cpus = len(os.sched_getaffinity(0))
     rows = [{"rate": None, **row} for row in steps.measured(data, [steps.Host()], parts)]
+    rows += [{"rate": None, **row} for row in steps.measured(data, [steps.Host()] * 2, [NEXT_TO_NOTHING])]
     for rate in RATES:
         with network(rate) as hosts:
             for workers in WORKERS:
@@ -110,26 +112,28 @@ class Model:
 
     @classmethod
     def fitted(cls, rows: Sequence[dict[str, Any]]) -> "Model":
-        """By least squares of the relative errors, no coefficient below 0."""
-        alone = [row for row in rows if row["rate"] is None]
+        """`alpha` is measured; the others by least squares of the relative errors, none of them below 0."""
+        alone = [row for row in rows if row["workers"] == 1]
         fixed, work = _fit([[1, row["batch"] * row["parameters"]] for row in alone], [row["step"] for row in alone])
+        (latency,) = (row for row in rows if row["rate"] is None and row["workers"] == 2)
+        alpha = latency["all_reduce"] / _messages(2)
         joined = [row for row in rows if row["rate"] is not None]
         terms, seconds = [], []
         for row in joined:
-            messages, moved = _messages(row["workers"]), _moved(row["workers"], row["parameters"])
-            terms.append([messages, moved])
-            seconds.append(row["all_reduce"] - moved * 8 / row["rate"])
-        weights = [row["all_reduce"] for row in joined]
-        alpha, beta = _fit(terms, seconds, weights)
+            moved, sharing = _moved(row["workers"], row["parameters"]), _sharing(row)
+            terms.append([sharing * moved])
+            seconds.append(row["all_reduce"] - moved * 8 / row["rate"] - sharing * _messages(row["workers"]) * alpha)
+        (beta,) = _fit(terms, seconds, [row["all_reduce"] for row in joined])
         return cls(fixed, work, alpha, beta)
 
     def compute(self, images: float, parameters: int) -> float:
         """Of a worker's part of a batch."""
         return self.fixed + self.work * images * parameters
 
-    def all_reduce(self, workers: int, parameters: int, rate: float) -> float:
-        """Of the gradients, float32, over links of `rate` bits a second."""
-        return _messages(workers) * self.alpha + _moved(workers, parameters) * (self.beta + 8 / rate)
+    def all_reduce(self, workers: int, parameters: int, rate: float, sharing: float = 1) -> float:
+        """Of the gradients, float32, over links of `rate` bits a second, by `sharing` workers on each CPU."""
+        moved = _moved(workers, parameters)
+        return sharing * (_messages(workers) * self.alpha + moved * self.beta) + moved * 8 / rate
 
 
 # Nobody's measurement: 6 operations an image and parameter at 20 TFLOP/s, 0.1 ms to launch a step's kernels, and 10
@@ -139,6 +143,11 @@ GPU = Model(fixed=1e-4, work=6 / 20e12, alpha=1e-5, beta=0)
 
 def _messages(workers: int) -> int:
     return 2 * (workers - 1)
+
+
+def _sharing(row: dict[str, Any]) -> float:
+    """Workers on each CPU, of which each has so much less of it for its messages."""
+    return max(1.0, row["workers"] / row["cpus"])
 
 
 def _moved(workers: int, parameters: int) -> float:
@@ -163,7 +172,7 @@ def predictions(model: Model, rows: Sequence[dict[str, Any]]) -> str:
         if row["rate"] is None:
             continue
         workers, parameters = row["workers"], row["parameters"]
-        exchange = model.all_reduce(workers, parameters, row["rate"])
+        exchange = model.all_reduce(workers, parameters, row["rate"], _sharing(row))
         cells = _compared(row["all_reduce"], exchange, errors["all-reduce"])
         if workers <= row["cpus"]:
             part = -(-row["batch"] // workers)

@@ -15,12 +15,20 @@ def test_the_fit_finds_the_coefficients_that_made_the_times():
         for batch in (16, 64, 512)
     ]
     joined = [
-        {"rate": rate, "workers": n, "batch": 64, "parameters": size, "all_reduce": TRUE.all_reduce(n, size, rate)}
+        {
+            "rate": rate,
+            "cpus": 2,
+            "workers": n,
+            "batch": 64,
+            "parameters": size,
+            "all_reduce": TRUE.all_reduce(n, size, rate, sharing=n / 2),
+        }
         for rate in (1e9, 1e8)
         for n in (2, 3, 4)
         for size in sizes
     ]
-    found = Model.fitted(alone + joined)
+    latency = {"rate": None, "workers": 2, "all_reduce": 2 * TRUE.alpha}
+    found = Model.fitted([*alone, latency, *joined])
     for name in ("fixed", "work", "alpha", "beta"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-6), name
 
