@@ -10,7 +10,7 @@ import ray
 from job import ray_cluster, storage
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, ClusterError, DeliveryError, UsageError, last_line
+from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError, last_line
 from job.kubernetes_api import Api
 from job.outcome import Outcome
 
@@ -21,10 +21,7 @@ def check(config: Settings) -> None:
     """Ask for the ConfigMap and the RayJob of the two functions below. Raises UsageError if there is no answer."""
     if config.kubernetes_result is None and config.kubernetes_rayjob is None:
         return
-    try:
-        api = Api(UsageError, config.delivery_timeout)
-    except UsageError as error:
-        raise UsageError(f"--kubernetes-result, --kubernetes-rayjob: {error}") from error
+    api = _api(UsageError, config.delivery_timeout)
     if config.kubernetes_result is not None:
         api.configmap(config.kubernetes_result)
     if config.kubernetes_rayjob is not None:
@@ -33,7 +30,7 @@ def check(config: Settings) -> None:
 
 def write_result(outcome: Outcome, name: str, timeout: float) -> None:
     """Write the outcome into the ConfigMap; a failure leaves `last-success` alone. Raises DeliveryError."""
-    api = Api(DeliveryError, timeout)
+    api = _api(DeliveryError, timeout)
     facts = result(outcome)
     data: dict[str, str | None] = facts | {"last-success": _json(facts)} if outcome.succeeded else facts
     api.patch_configmap(name, data)
@@ -41,7 +38,7 @@ def write_result(outcome: Outcome, name: str, timeout: float) -> None:
 
 def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     """Record the outcome as an Event on the RayJob, with which it goes. Raises DeliveryError."""
-    api = Api(DeliveryError, timeout)
+    api = _api(DeliveryError, timeout)
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
@@ -62,6 +59,14 @@ def killed_for_memory(config: Settings, timeout: float) -> list[str]:
         return killed or ray_cluster.short_of_memory()
     except ray.exceptions.RayError as error:
         raise ClusterError(f"the cluster's nodes cannot be asked: {last_line(error)}") from error
+
+
+def _api(error: type[JobError], timeout: float) -> Api:
+    """The API for what the two settings ask for, which are named where there is none."""
+    try:
+        return Api(error, timeout)
+    except error as missing:
+        raise error(f"--kubernetes-result, --kubernetes-rayjob: {missing}") from missing
 
 
 def _was_oom_killed(container: Any) -> bool:

@@ -107,7 +107,7 @@ def test_cancel_frees_the_pods_and_submit_goes_on(user):
     following = user.command("cancel", "long")
     assert "goes on from its last epoch" in following.stdout
     wait_until(lambda: state(user, "long")["phase"] == "Cancelled", "the end of the run")
-    assert state(user, "long")["pods"] == []
+    wait_until(lambda: state(user, "long")["pods"] == [], "the end of its pods")
     again = user.submit("long", *LONG)
     assert "goes on where it was cancelled" in again.stdout
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "another epoch")
