@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from job import ray_cluster
 from job.errors import JobError
 
 
@@ -92,7 +93,7 @@ class Journal:
 
     def __init__(self) -> None:
         # Beside the driver, with which alone it may be lost: a worker's node may go.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = NodeAffinitySchedulingStrategy(ray_cluster.this_node(), soft=False)
         entries: Any = ray.remote(num_cpus=0)(_Entries)
         self._entries = entries.options(scheduling_strategy=here).remote()
 
