@@ -20,6 +20,7 @@ from job.config import JobConfig
 from job.errors import ClusterError
 from job.journal import Epoch, Journal, Spent, Start
 from job.live import Reporter
+from job.optimizer import Adam
 from job.phases import Clock
 
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
@@ -44,7 +45,7 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         network = model.build(training.image_shape, training.classes, training.scale, config.hidden_layers)
-        optimizer = keras.optimizers.Adam(learning_rate(config, batches.steps))
+        optimizer = Adam(learning_rate(config, batches.steps))
         optimizer.build(network.trainable_variables)
     del training  # the device holds it now
 
@@ -113,7 +114,7 @@ def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.opti
 def compiled_training(
     strategy: tf.distribute.Strategy,
     network: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: Adam,
     batches: ResidentBatches,
     so_far: Tensor,
 ) -> Callable[[Plan], Tensor]:
@@ -129,7 +130,7 @@ def compiled_training(
             losses = _cross_entropy(labels, probabilities)
             loss = tf.reduce_sum(losses * weights)  # summed over the workers: the mean over the global batch
         gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))  # sums over the workers
+        optimizer.apply(gradients, network.trainable_variables)  # sums over the workers
         return _totals(losses, probabilities, labels, weights)
 
     # The loop stands outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.

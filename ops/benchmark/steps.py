@@ -60,13 +60,13 @@ def free_port() -> int:
 
 
 def main(data: str, *settings: str) -> None:
-    import keras
     import tensorflow as tf
 
     from job import loop, model
     from job.batches import ResidentBatches, Share
     from job.config import JobConfig
     from job.data import Split, load_training
+    from job.optimizer import Adam
 
     strategy = loop.start_tensorflow(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
@@ -76,7 +76,7 @@ def main(data: str, *settings: str) -> None:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
         with strategy.scope():
             network = model.build((28, 28), 10, 255, hidden)
-            optimizer = keras.optimizers.Adam(1e-3)
+            optimizer = Adam(1e-3)
             optimizer.build(network.trainable_variables)
         parameters = network.count_params()
         times = max(LEAST, int(NUMBERS / parameters))

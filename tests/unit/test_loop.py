@@ -13,6 +13,7 @@ from job.batches import ResidentBatches, Share
 from job.config import JobConfig
 from job.data import Split
 from job.journal import Progress
+from job.optimizer import Adam
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -28,7 +29,7 @@ def split() -> Split:
 def build(split: Split, batch: int = BATCH):
     keras.utils.set_random_seed(0)
     network = model.build((4, 5), CLASSES, 255, (6,))
-    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer = Adam(1e-2)
     optimizer.build(network.trainable_variables)
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
