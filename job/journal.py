@@ -13,7 +13,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job import ray_cluster
-from job.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,6 @@ class Restart(NamedTuple):
     reason: str
 
 
-class Refusal(NamedTuple):
-    """A worker met what no retry can mend."""
-
-    error: JobError
-
-
 class End(NamedTuple):
     """Ray Train has returned."""
 
@@ -85,7 +78,7 @@ class End(NamedTuple):
 News = Start | Progress | Epoch | Restart
 """What is shown of a run in progress."""
 
-Entry = News | Spent | Refusal | End
+Entry = News | Spent | End
 
 
 class Journal:

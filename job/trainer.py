@@ -9,7 +9,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
@@ -18,11 +17,11 @@ from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
 from job.folder import RunFolder
-from job.journal import End, Epoch, Journal, News, Progress, Refusal, Restart, Spent, Start
+from job.journal import End, Epoch, Journal, News, Progress, Restart, Spent, Start
 from job.lean import needless_hidden
 from job.phases import Clock
 from job.policy import RESIZE_SECONDS, worth_a_restart
-from job.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer
+from job.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer, refusal
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def train(
     least, most = config.least_workers, config.most_workers
     trainer = Trainer(
         _worker,
+        lambda failure: journal.write(Restart(_first_cause(failure.worker_failures))),
         train_loop_config={
             "config": config,
             "checkpoints": checkpoints,
@@ -67,7 +67,7 @@ def train(
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
-        run_config=RunConfig(  # type: ignore[arg-type]  # annotated with the class of Ray Train v1
+        run_config=RunConfig(
             # Ray's own records. A name of its own for each run: nothing is restored from them.
             name=f"ray-{checkpoints.run}",
             storage_path=folder.work,
@@ -77,12 +77,11 @@ def train(
                 controller_failure_limit=config.max_failures,
                 max_preemption_failures=config.max_failures,
             ),
-            callbacks=[_TellRestarts(journal)],
             logging_config=LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
         ),
     )
 
-    follower = _Follower(journal, clock, on_entry, trainer.abort)
+    follower = _Follower(journal, clock, on_entry)
     follower.start()
     failure = None
     try:
@@ -93,9 +92,9 @@ def train(
         journal.write(End())
         follower.join()  # before Ray is shut down: a thread that asks it later takes the process down
         clock.ended("worker_stop")
-    if follower.refusal is not None:
-        raise follower.refusal from failure
     if failure is not None:
+        if (refused := refusal(failure)) is not None:
+            raise refused from failure
         ray_cluster.check_head_answers()
         raise TrainingError(f"training failed: {_reason(failure)}") from failure
     last = checkpoints.newest()
@@ -112,13 +111,11 @@ class _Follower(threading.Thread):
         journal: Journal,
         clock: Clock,
         on_entry: Callable[[News], None],
-        abort: Callable[[], None],
     ) -> None:
         super().__init__(name="journal", daemon=True)
-        self._journal, self._clock, self._on_entry, self._abort = journal, clock, on_entry, abort
+        self._journal, self._clock, self._on_entry = journal, clock, on_entry
         self.workers = 0
         self.restarts = 0
-        self.refusal: JobError | None = None
 
     def run(self) -> None:
         """Ends with the journal, or with the cluster: then `fit` says so."""
@@ -133,18 +130,13 @@ class _Follower(threading.Thread):
                         self._on_entry(entry)
                     case Spent(phases):
                         self._clock.ended("training", phases)
-                    case Progress() | Epoch():
+                    case Progress() | Epoch() | Restart():
                         self._on_entry(entry)
-                    case Restart() if self.refusal is None:
-                        self._on_entry(entry)
-                    case Refusal(error) if self.refusal is None:
-                        self.refusal = error
-                        self._abort()
 
 
 def _worker(arguments: dict[str, Any]) -> None:
     """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
-    config, checkpoints, journal = arguments["config"], arguments["checkpoints"], arguments["journal"]
+    config = arguments["config"]
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if arguments["own_cpus"]:
@@ -155,31 +147,19 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     clock.ended("imports")
     try:
-        loop.train(config, checkpoints, journal, clock)
-    except JobError as error:
-        journal.write(Refusal(error))
+        loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
+    except JobError:
         raise
     except Exception as error:
-        # As text: a TensorFlow exception would make driver and controller import TensorFlow to unpickle it.
+        # As text: a TensorFlow exception would make the driver import TensorFlow to unpickle it.
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        if not worth_a_restart(error):
-            journal.write(Refusal(TrainingError(f"training failed: {text} (--verbose shows where)")))
-        raise WorkerError(text) from error
+        if worth_a_restart(error):
+            raise WorkerError(text) from error
+        raise TrainingError(f"training failed: {text} (--verbose shows where)") from error
 
 
 class WorkerError(Exception):
-    """What a worker's loop raised, in words."""
-
-
-class _TellRestarts(UserCallback):
-    """Runs in Ray Train's controller."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Ray Train's hook for lost workers."""
-        self._journal.write(Restart(_first_cause(worker_exceptions)))
+    """What a worker's loop raised, in words; it may pass when all start again."""
 
 
 def _reason(error: Exception) -> str:
