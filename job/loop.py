@@ -5,9 +5,12 @@ of each step. So the loop is written out: one compiled function runs a whole epo
 the only messages between workers are one all-reduce of the gradients a step and two of three sums an epoch.
 """
 
+import json
+import os
+import socket
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import keras
 import ray.train.collective
@@ -23,6 +26,7 @@ from job.live import Reporter
 from job.optimizer import Adam
 from job.phases import Clock
 
+FIRST_WORKER_SECONDS = 30.0  # then TensorFlow waits for it, in its own way
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
 
 
@@ -93,6 +97,7 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
             "--use-gpu: TensorFlow sees no GPU in a worker that Ray gave one; the image or environment needs "
             "tensorflow[and-cuda] and the node its driver"
         )
+    _await_first_worker()
     # Without `timeout_seconds`: it starts a thread for each collective, which sleeps for that long (tsl's
     # SchedClosureAfter), and after some ten thousand steps the process has no thread left. Ray Train's health check
     # finds silent workers instead.
@@ -102,6 +107,17 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
             implementation=implementation.NCCL if config.use_gpu else implementation.RING
         )
     )
+
+
+def _await_first_worker() -> None:
+    """Return when the first worker listens: TensorFlow looks for it once, and then not before a second has passed."""
+    config = json.loads(os.environ["TF_CONFIG"])
+    host, _, port = config["cluster"]["worker"][0].rpartition(":")
+    started = time.monotonic()
+    while config["task"]["index"] > 0 and time.monotonic() < started + FIRST_WORKER_SECONDS:
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return
+        time.sleep(0.01)
 
 
 def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
