@@ -1,4 +1,4 @@
-"""Keras imports what it finds for plots and wrappers. This job has both packages for other ends, and no need of that.
+"""Keras and tensorboardX import what they find: for plots, for wrappers, for S3. This job has no need of that there.
 
 Half of the CPU time of `import keras` in a worker goes there (keras 3.15: 4.4 s against 2.1 s, after `ray.train`).
 """
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NEEDLESS = ("matplotlib", "sklearn")
+NEEDLESS = ("boto3", "matplotlib", "sklearn")
 
 
 @contextmanager

@@ -14,14 +14,17 @@ from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from job import storage
 from job.folder import RunFolder
 from job.journal import Epoch, News, Progress, Start
+from job.lean import needless_hidden
 from job.log import Log
+
+with needless_hidden():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 RUNS = ("train", "validation")
 COPYING = 0.02  # of the time, at most
