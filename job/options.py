@@ -104,8 +104,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
 
-    def print_help(self, file: Any = None) -> None:  # noqa: ARG002 argparse gives none
-        write(self.format_help())
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 help and version: standard output
+        write(message)
 
     def unknown(self, given: Sequence[str]) -> Iterator[str]:
         """A sentence for each argument that this parser does not know; what follows such a flag is its value."""

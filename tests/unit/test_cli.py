@@ -125,12 +125,15 @@ def test_a_script_that_asked_for_json_gets_it_for_every_fault(capsys, arguments)
     assert document == {"exit_code": 2, "reason": printed.err.removeprefix("mnist-job: ").rstrip("\n")}
 
 
-@pytest.mark.parametrize("arguments", [("config",), ("run", "--help"), ("completion", "bash"), ("--help",)])
+@pytest.mark.parametrize(
+    "arguments", [("config",), ("run", "--help"), ("completion", "bash"), ("--help",), ("--version",)]
+)
 def test_a_reader_that_has_gone_is_no_failure(arguments):
     """As in `mnist-job config | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # as where what is left is written at the end
+    ended = subprocess.run([PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
 
