@@ -17,7 +17,7 @@ from job.config import EvaluateConfig, JobConfig
 from job.journal import Epoch, Progress, Restart, Start
 from job.log import Log
 from job.phases import PHASES
-from job.progress import Display
+from job.progress import Display, counted
 from job.setting import declared
 from job.submit import MEANINGLESS
 from tests.conftest import PROGRAM, job, tool
@@ -182,6 +182,20 @@ def test_each_line_becomes_an_object_with_fields(capsys):
         {"level": "info", "message": f"data             1.00 s  {PHASES['data']}", "phase": "data", "seconds": 1.0},
     ]
     assert objects(printed.err) == [{"level": "error", "message": "it failed", "exit_code": 5}]
+
+
+@pytest.mark.parametrize(("workers", "started"), [(1, "1 worker has started"), (2, "2 workers have started")])
+def test_so_many_workers_have_started(capsys, workers, started):
+    with Display(Log()).stage("training") as stage:
+        stage.entry(Start(workers, [], "node", {}), JobConfig())
+    assert capsys.readouterr().out.splitlines() == ["training", started]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [("1", "1 worker"), ("1:1", "1 worker"), ("2", "2 workers"), ("1:2", "1:2 workers")]
+)
+def test_one_worker_is_told_as_one(given, text):
+    assert counted(JobConfig(workers=given).workers) == text
 
 
 @pytest.mark.parametrize("source", ["flag", "variable", "file"])
