@@ -284,6 +284,8 @@ def scripts(tmp_path_factory) -> Path:
         (["run", "--learning-rate-schedule", ""], ["cosine", "constant"]),
         (["run", "--no-v"], ["--no-verbose"]),
         (["run", "--data", "im"], ["images", "images.npz"]),
+        (["run", "--data", "d"], ["digits"]),
+        (["evaluate", "--data", ""], ["mnist", "digits", "images", "images.npz", "job.yaml"]),
         (["run", "--config", "jo"], ["job.yaml"]),
         (["run", "--output", "im"], ["images"]),
         (["evaluate", "--mo"], ["--model"]),
@@ -309,19 +311,29 @@ def test_bash_completes(tmp_path, scripts, words, expected):
     assert answer.stderr == ""
 
 
+SHELLS = {
+    "bash": ("bash --rcfile .bashrc -i", ".bashrc", "source {}/bash"),
+    "zsh": ("zsh -i", ".zshrc", "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D"),
+    "tcsh": ("tcsh", ".tcshrc", "source {}/tcsh"),
+}
+
+
 @pytest.mark.parametrize(
-    ("shell", "command", "file", "setup"),
+    ("shell", "keys", "completed"),
     [
-        ("bash", "bash --rcfile .bashrc -i", ".bashrc", "source {}/bash"),
-        ("zsh", "zsh -i", ".zshrc", "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D"),
-        ("tcsh", "tcsh", ".tcshrc", "source {}/tcsh"),
+        *((shell, "--learning-rate-sch\tcos\t", "--learning-rate-schedule cosine") for shell in SHELLS),
+        *((shell, "--data im\t", "--data images.npz") for shell in SHELLS),
+        *((shell, "--data di\t", "--data digits") for shell in ("bash", "zsh")),
+        *((shell, "--data mn\t", "--data mnist") for shell in ("bash", "zsh")),
     ],
 )
-def test_a_shell_completes_as_one_types(tmp_path, scripts, shell, command, file, setup):
+def test_a_shell_completes_as_one_types(tmp_path, scripts, shell, keys, completed):
+    command, file, setup = SHELLS[shell]
     (tmp_path / file).write_text(setup.format(scripts) + "\n")
-    keys = "mnist-job run --learning-rate-sch\tcos\t\x01echo typed: \nexit\n"
-    shown = in_a_terminal(f"{tool(shell)}{command.removeprefix(shell)}", tmp_path, keys, HOME=str(tmp_path))
-    assert re.search(r"^typed: mnist-job run --learning-rate-schedule cosine\s*$", shown, re.M), shown
+    (tmp_path / "images.npz").touch()
+    pressed = f"mnist-job run {keys}\x01echo typed: \nexit\n"
+    shown = in_a_terminal(f"{tool(shell)}{command.removeprefix(shell)}", tmp_path, pressed, HOME=str(tmp_path))
+    assert re.search(rf"^typed: mnist-job run {completed}\s*$", shown, re.M), shown
 
 
 def test_every_flag_of_a_place_completes_files(scripts):
