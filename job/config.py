@@ -49,7 +49,7 @@ class Settings(BaseModel):
         "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
         "data",
         affects_result=True,
-        place="file",
+        place="data set",
         min_length=1,
     )
     min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", "bounds", ge=0, le=1)

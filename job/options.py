@@ -32,7 +32,13 @@ Every setting is a flag, an environment variable (--batch-size:
 MNIST_JOB_BATCH_SIZE) and a key of the --config file (batch_size), in that
 order of precedence. One that shows no default is off.
 """
-_PLACES = {"file": shtab.FILE, "folder": shtab.DIRECTORY}
+# Words beside files. tcsh completes by the one or the other: there it is files.
+_DATA_SETS = shtab.FILE | {
+    "bash": "_mnist_job_data_files",
+    "zsh": r"{_alternative 'names\:data set\:(mnist digits)' 'files\:file\:_files'}",
+    "preamble": {"bash": '_mnist_job_data_files() { compgen -W "mnist digits" -- "$1"; _shtab_compgen_files "$1"; }'},
+}
+_PLACES = {"file": ("FILE", shtab.FILE), "folder": ("DIR", shtab.DIRECTORY), "data set": ("FILE", _DATA_SETS)}
 
 
 class Command(NamedTuple):
@@ -104,8 +110,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
 
-    def print_help(self, file: Any = None) -> None:  # noqa: ARG002 argparse gives none
-        write(self.format_help())
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 help and version: standard output
+        write(message)
 
     def unknown(self, given: Sequence[str]) -> Iterator[str]:
         """A sentence for each argument that this parser does not know; what follows such a flag is its value."""
@@ -160,13 +166,13 @@ def _add_setting(section: Any, name: str, field: FieldInfo) -> None:
     elif choices := [choice for choice in types if isinstance(choice, str)]:
         kind["choices"] = _Choices(choices)
     elif place is not None:
-        kind["metavar"] = {"file": "FILE", "folder": "DIR"}[place]
+        kind["metavar"] = _PLACES[place][0]
     else:
         kind["metavar"] = "N" if int in types or float in types else name.rpartition("_")[2].upper()
     help = f"{field.description}{_shown_default(field)}".replace("%", "%%")
     flag = section.add_argument(sources.flag(name), dest=name, default=argparse.SUPPRESS, help=help, **kind)
     if place is not None:
-        flag.complete = _PLACES[place]
+        flag.complete = _PLACES[place][1]
 
 
 def _shown_default(field: FieldInfo) -> str:

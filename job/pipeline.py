@@ -23,6 +23,7 @@ from job.journal import News, Progress, Start
 from job.log import Log
 from job.outcome import Outcome, TrainingRecord
 from job.policy import HASTY_SECONDS
+from job.progress import counted
 from job.stages import Run
 from job.state import Record
 from job.tensorboard import EventFiles
@@ -91,14 +92,14 @@ def _trained(
     this: Run, config: JobConfig, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """The last checkpoint, and how it came about; only the evaluation was left where that is there already."""
-    started, workers = time.time(), f"{config.workers} workers"
+    started = time.time()
     checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
     with this.stage("worker_start", TrainingError):
         last = checkpoints.newest()
         done = len(last.history) if last else 0
         if last is not None and done == config.epochs:
             return last, TrainingRecord(config.most_workers, 0, 0, last.history)
-    doing = f"training on {workers}" + (f", from epoch {done + 1}" if done else "")
+    doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
         EventFiles.opened(folder, this.log) as event_files,

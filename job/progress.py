@@ -93,7 +93,8 @@ class Stage:
             case Start(workers, damaged):
                 for checkpoint in damaged:
                     self._log.warning(f"a damaged checkpoint was passed over: {checkpoint}", checkpoint=checkpoint)
-                self._log.info(f"{workers} workers have started", workers=workers)
+                have = "has" if workers == 1 else "have"
+                self._log.info(f"{counted(workers)} {have} started", workers=workers)
             case Restart(reason):
                 self._log.warning(f"workers are started again from the last epoch: {reason}", reason=reason)
             case Progress():
@@ -110,3 +111,8 @@ class Stage:
                     f"validation accuracy {entry.validation_accuracy:.4f}  {entry.seconds:.1f} s",
                     **asdict(entry),
                 )
+
+
+def counted(workers: int | str) -> str:
+    """`1 worker`, `2 workers`, `1:2 workers`."""
+    return "1 worker" if workers == 1 else f"{workers} workers"

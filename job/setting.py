@@ -16,12 +16,12 @@ def setting(
     group: Group,
     *,
     affects_result: bool = False,
-    place: Literal["file", "folder"] | None = None,
+    place: Literal["file", "folder", "data set"] | None = None,
     **bounds: Any,
 ) -> Any:
     """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash.
 
-    A shell completes a setting that is a `place` by the names of files or folders.
+    A shell completes a setting that is a `place` by the names of files or folders; a data set may be `digits`, too.
     """
     extra: dict[str, Any] = {"affects_result": affects_result, "group": group, "place": place}
     return Field(default, description=help, json_schema_extra=extra, **bounds)

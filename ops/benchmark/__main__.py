@@ -76,7 +76,7 @@ def measured(row: Row, data: str) -> dict[str, Any]:
         said = json.loads(cost.stdout.splitlines()[-1])
         return {"wall": cost.wall, "cpu": cost.cpu, "peak": cost.peak, **said}
     with tempfile.TemporaryDirectory() as output:
-        cost = measure.run([JOB, "run", "--data", data, "--output", output, *row.flags], until="have started")
+        cost = measure.run([JOB, "run", "--data", data, "--output", output, *row.flags], until=" started")
         outcome = json.loads(Path(output, "mnist-job/outcome.json").read_text())
     history = outcome["training"]["history"]
     return {

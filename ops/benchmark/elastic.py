@@ -42,11 +42,11 @@ def grow_and_shrink(command: list[str], address: str) -> None:
         pass  # the head is starting
     with subprocess.Popen([*command, "--address", address], stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
-        wait_for(run.stdout, "1 workers have started")
+        wait_for(run.stdout, "1 worker has started")
         with node(f"--address={address}"):
             wait_for(run.stdout, "2 workers have started")
             wait_for(run.stdout, "epoch ")
-        wait_for(run.stdout, "1 workers have started")
+        wait_for(run.stdout, "1 worker has started")
         run.stdout.read()
     if run.returncode:
         raise SystemExit(f"the elastic run ended with {run.returncode}")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from job.live import GAUGES
 from tests.e2e.kube import Release, run
 from tests.e2e.network import api_server, reached
 from tests.e2e.prometheus import scraping
@@ -20,7 +21,8 @@ VALUES = {
     },
     "storage": {"persistentVolumeClaim": {"keep": True}},
 }
-ANOTHER_SEED = VALUES | {"settings": {"seed": 1}}
+EPOCHS = 120  # more than half a minute: what Ray exports is some 10 s old, and is scraped every 5 s
+ANOTHER_SEED = VALUES | {"settings": {"seed": 1, "batch_size": 4, "epochs": EPOCHS}}
 OUT_OF_REACH = VALUES | {"settings": {"seed": 1, "min_accuracy": 1.0}}
 
 
@@ -121,14 +123,23 @@ def test_values_that_change_no_result_do_not_run_it_again(story):
     assert story.release.result() == story.first_result
 
 
+def live_metrics(story: SimpleNamespace) -> dict[str, float]:
+    """What Prometheus has of the run in progress, as soon as it has all of it."""
+    cluster = story.release.rayjob()["status"]["rayClusterName"]
+    series = f'{{__name__=~"ray_mnist_job_live_.+", name="mnist-job", pod=~"{cluster}-.+"}}'
+    story.prometheus.value(f"count({series}) == {len(GAUGES)}")
+    return {labels["__name__"]: value for labels, value in story.prometheus.query(series)}
+
+
 @pytest.fixture(scope="module")
 def second(story) -> SimpleNamespace:
     """The same release with another seed, after its run."""
     story.release.install(ANOTHER_SEED)
     story.release.runs()
+    live = live_metrics(story)
     while_it_runs = story.release.result()
     rayjob = story.release.finished()
-    return SimpleNamespace(while_it_runs=while_it_runs, rayjob=rayjob, result=story.release.result())
+    return SimpleNamespace(live=live, while_it_runs=while_it_runs, rayjob=rayjob, result=story.release.result())
 
 
 def test_another_seed_is_another_run(story, second):
@@ -137,6 +148,12 @@ def test_another_seed_is_another_run(story, second):
     assert second.result["rayjob"] == second.rayjob["metadata"]["name"]
     for key in ("run", "config-hash", "model-sha256"):
         assert second.result[key] != story.first_result[key]
+
+
+def test_prometheus_sees_how_far_the_second_run_is(second):
+    assert second.live.keys() == {f"ray_{name}" for name in GAUGES}
+    assert 0 < second.live["ray_mnist_job_live_progress_ratio"] < 1
+    assert 1 <= second.live["ray_mnist_job_live_epoch"] <= EPOCHS
 
 
 def test_the_first_result_stays_readable_while_the_second_run_goes_on(story, second):

@@ -16,7 +16,7 @@ WAIT = ("--start-timeout", "30")
 def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head, (tmp_path / "node.log").open("w") as log:
         process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
-        wait_for(process, "1 workers have started")
+        wait_for(process, "1 worker has started")
         command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
         command += [f"--dashboard-agent-listen-port={free_port()}"]
         node = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
@@ -25,7 +25,7 @@ def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
             wait_for(process, "epoch ")
         finally:
             kill(node)
-        wait_for(process, "1 workers have started")
+        wait_for(process, "1 worker has started")
         _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
     elastic = json.loads((tmp_path / "runs/mnist-job/outcome.json").read_text())

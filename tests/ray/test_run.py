@@ -345,7 +345,7 @@ def test_a_terminal_shows_a_live_bar(tmp_path):
         timeout=WAIT_SECONDS,
     )
     assert shown.returncode == 0
-    assert "training on 1 workers" in shown.stdout
+    assert "training on 1 worker" in shown.stdout
     assert "epoch 1/1  step 36/36  loss " in shown.stdout
     assert "images/s" in shown.stdout
     assert "━" in shown.stdout

@@ -17,7 +17,7 @@ from job.config import EvaluateConfig, JobConfig
 from job.journal import Epoch, Progress, Restart, Start
 from job.log import Log
 from job.phases import PHASES
-from job.progress import Display
+from job.progress import Display, counted
 from job.setting import declared
 from job.submit import MEANINGLESS
 from tests.conftest import PROGRAM, job, tool
@@ -125,12 +125,15 @@ def test_a_script_that_asked_for_json_gets_it_for_every_fault(capsys, arguments)
     assert document == {"exit_code": 2, "reason": printed.err.removeprefix("mnist-job: ").rstrip("\n")}
 
 
-@pytest.mark.parametrize("arguments", [("config",), ("run", "--help"), ("completion", "bash"), ("--help",)])
+@pytest.mark.parametrize(
+    "arguments", [("config",), ("run", "--help"), ("completion", "bash"), ("--help",), ("--version",)]
+)
 def test_a_reader_that_has_gone_is_no_failure(arguments):
     """As in `mnist-job config | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # as where what is left is written at the end
+    ended = subprocess.run([PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -179,6 +182,20 @@ def test_each_line_becomes_an_object_with_fields(capsys):
         {"level": "info", "message": f"data             1.00 s  {PHASES['data']}", "phase": "data", "seconds": 1.0},
     ]
     assert objects(printed.err) == [{"level": "error", "message": "it failed", "exit_code": 5}]
+
+
+@pytest.mark.parametrize(("workers", "started"), [(1, "1 worker has started"), (2, "2 workers have started")])
+def test_so_many_workers_have_started(capsys, workers, started):
+    with Display(Log()).stage("training") as stage:
+        stage.entry(Start(workers, [], "node", {}), JobConfig())
+    assert capsys.readouterr().out.splitlines() == ["training", started]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [("1", "1 worker"), ("1:1", "1 worker"), ("2", "2 workers"), ("1:2", "1:2 workers")]
+)
+def test_one_worker_is_told_as_one(given, text):
+    assert counted(JobConfig(workers=given).workers) == text
 
 
 @pytest.mark.parametrize("source", ["flag", "variable", "file"])
@@ -267,6 +284,8 @@ def scripts(tmp_path_factory) -> Path:
         (["run", "--learning-rate-schedule", ""], ["cosine", "constant"]),
         (["run", "--no-v"], ["--no-verbose"]),
         (["run", "--data", "im"], ["images", "images.npz"]),
+        (["run", "--data", "d"], ["digits"]),
+        (["evaluate", "--data", ""], ["mnist", "digits", "images", "images.npz", "job.yaml"]),
         (["run", "--config", "jo"], ["job.yaml"]),
         (["run", "--output", "im"], ["images"]),
         (["evaluate", "--mo"], ["--model"]),
@@ -292,19 +311,29 @@ def test_bash_completes(tmp_path, scripts, words, expected):
     assert answer.stderr == ""
 
 
+SHELLS = {
+    "bash": ("bash --rcfile .bashrc -i", ".bashrc", "source {}/bash"),
+    "zsh": ("zsh -i", ".zshrc", "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D"),
+    "tcsh": ("tcsh", ".tcshrc", "source {}/tcsh"),
+}
+
+
 @pytest.mark.parametrize(
-    ("shell", "command", "file", "setup"),
+    ("shell", "keys", "completed"),
     [
-        ("bash", "bash --rcfile .bashrc -i", ".bashrc", "source {}/bash"),
-        ("zsh", "zsh -i", ".zshrc", "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D"),
-        ("tcsh", "tcsh", ".tcshrc", "source {}/tcsh"),
+        *((shell, "--learning-rate-sch\tcos\t", "--learning-rate-schedule cosine") for shell in SHELLS),
+        *((shell, "--data im\t", "--data images.npz") for shell in SHELLS),
+        *((shell, "--data di\t", "--data digits") for shell in ("bash", "zsh")),
+        *((shell, "--data mn\t", "--data mnist") for shell in ("bash", "zsh")),
     ],
 )
-def test_a_shell_completes_as_one_types(tmp_path, scripts, shell, command, file, setup):
+def test_a_shell_completes_as_one_types(tmp_path, scripts, shell, keys, completed):
+    command, file, setup = SHELLS[shell]
     (tmp_path / file).write_text(setup.format(scripts) + "\n")
-    keys = "mnist-job run --learning-rate-sch\tcos\t\x01echo typed: \nexit\n"
-    shown = in_a_terminal(f"{tool(shell)}{command.removeprefix(shell)}", tmp_path, keys, HOME=str(tmp_path))
-    assert re.search(r"^typed: mnist-job run --learning-rate-schedule cosine\s*$", shown, re.M), shown
+    (tmp_path / "images.npz").touch()
+    pressed = f"mnist-job run {keys}\x01echo typed: \nexit\n"
+    shown = in_a_terminal(f"{tool(shell)}{command.removeprefix(shell)}", tmp_path, pressed, HOME=str(tmp_path))
+    assert re.search(rf"^typed: mnist-job run {completed}\s*$", shown, re.M), shown
 
 
 def test_every_flag_of_a_place_completes_files(scripts):

@@ -1,0 +1,42 @@
+"""The metrics of a run in progress, without Ray: tests/ray/test_prometheus.py asks for them by a real one."""
+
+import queue
+import threading
+
+from job import live
+from job.config import JobConfig
+from job.journal import Progress
+
+PROGRESS = Progress(2, 5, 10, 0.5, 1000.0, 60.0)
+SHOWN = {
+    "mnist_job_live_epoch": 2,
+    "mnist_job_live_step": 15,
+    "mnist_job_live_progress_ratio": 0.375,
+    "mnist_job_live_train_loss": 0.5,
+    "mnist_job_live_images_per_second": 1000,
+    "mnist_job_live_remaining_seconds": 60,
+}
+
+
+def test_the_last_values_are_set_again_while_nothing_moves(monkeypatch):
+    """Ray would drop them, and an alert looks for a training that is stuck."""
+    was_set = queue.Queue()
+
+    class Gauge:
+        def __init__(self, name, text, tags):
+            self._name = name
+
+        def set(self, value, tags):
+            was_set.put((threading.current_thread(), self._name, value, tags))
+
+    monkeypatch.setattr(live, "Gauge", Gauge)
+    monkeypatch.setattr(live, "REPEAT_SECONDS", 0)
+    again = []
+    with live.Gauges.opened(JobConfig(name="nightly", epochs=4)) as gauges:
+        gauges.show(PROGRESS)
+        while len(again) < 2 * len(SHOWN):
+            by, *what = was_set.get(timeout=60)
+            if by is not threading.current_thread():
+                again.append((by, *what))
+    assert [what for _, *what in again] == 2 * [[name, value, {"name": "nightly"}] for name, value in SHOWN.items()]
+    assert [by.name for by, *_ in again if by.is_alive()] == []
