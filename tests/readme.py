@@ -1,4 +1,4 @@
-"""The README's examples, to be run as they stand there."""
+"""Examples in documents, to be run as they stand there."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 README = Path(__file__).parent.parent / "README.md"
 
 
-def block(name: str) -> str:
+def block(name: str, document: Path = README) -> str:
     """The fenced block below the comment `<!-- block: NAME -->`."""
-    (content,) = re.findall(rf"^<!-- block: {re.escape(name)} -->\n```\w+\n(.*?)^```$", README.read_text(), re.M | re.S)
+    marked = rf"^<!-- block: {re.escape(name)} -->\n```\w+\n(.*?)^```$"
+    (content,) = re.findall(marked, document.read_text(), re.M | re.S)
     return str(content)

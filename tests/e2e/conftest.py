@@ -1,5 +1,6 @@
 """The cluster that README.md beside this file asks for, namespaces in it, and what to read when a test fails."""
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -77,6 +78,39 @@ def release(image) -> Callable[[str, Namespace], Release]:
     return lambda name, namespace: Release(name, namespace, base)
 
 
+@pytest.fixture
+def pretended_gpus() -> Iterator[None]:
+    """Two GPUs on the first node, by its status and by the label of NVIDIA's GPU operator alone."""
+    given("E2E_FAKE_GPUS")
+    gpu = "nvidia.com/gpu"
+    node = json.loads(kubectl("get", "nodes", "--output=json"))["items"][0]
+    name = node["metadata"]["name"]
+    assert gpu not in node["status"]["capacity"], f"{name} has GPUs, or pretends to already"
+
+    def patch(gpus: str | None) -> None:
+        status = {"capacity": {gpu: gpus}, "allocatable": {gpu: gpus}}
+        change = json.dumps({"status": status})
+        kubectl("patch", "node", name, "--subresource=status", "--type=merge", f"--patch={change}")
+
+    patch("2")
+    kubectl("label", "node", name, f"{gpu}.present=true")
+    yield
+    kubectl("label", "node", name, f"{gpu}.present-")
+    patch(None)
+
+
+@pytest.fixture
+def gpu_image() -> dict[str, str]:
+    repository, tag = given("E2E_GPU_IMAGE").rsplit(":", 1)
+    return {"repository": repository, "tag": tag}
+
+
+@pytest.fixture(scope="session")
+def kueue() -> None:
+    if run("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io", check=False).returncode != 0:
+        pytest.skip("Kueue is not installed in the cluster")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """What a person needs to understand a failure, while it is still there."""
@@ -95,6 +129,7 @@ def describe(namespace: Namespace) -> str:
         ("get", "rayjobs", "--output=jsonpath={range .items[*]}{.metadata.name}: {.status}{'\\n'}{end}"),
         ("get", "events", "--sort-by=.metadata.creationTimestamp"),
         (*logs, "--selector=app.kubernetes.io/instance"),
+        (*logs, "--selector=batch.kubernetes.io/job-name,!app.kubernetes.io/instance"),
     ]
     return "\n".join(
         f"$ kubectl {' '.join(look)}\n{done.stdout}{done.stderr}"

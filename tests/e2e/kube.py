@@ -18,12 +18,16 @@ T = TypeVar("T")
 
 
 def run(
-    *command: object, stdin: str | bytes | None = None, check: bool = True, environment: Mapping[str, str] = os.environ
+    *command: object,
+    stdin: str | bytes | None = None,
+    check: bool = True,
+    environment: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """A command to its end; what it printed is in the error if it fails."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     words = [str(word) for word in command]
-    done = subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE, env=environment)
+    done = subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE, env=environment, cwd=folder)
     result = subprocess.CompletedProcess(words, done.returncode, done.stdout.decode(), done.stderr.decode())
     assert not check or result.returncode == 0, f"{' '.join(words)}: {result.stdout}{result.stderr}"
     return result

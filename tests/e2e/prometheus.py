@@ -1,4 +1,4 @@
-"""A real Prometheus on this machine that scrapes what PodMonitors select, as the Prometheus operator would make it.
+"""A real Prometheus on this machine for PodMonitors and PrometheusRules, as the Prometheus operator would make it.
 
 Pod addresses need not be reachable from here: every scrape goes through the API server, by `kubectl proxy`.
 """
@@ -23,7 +23,11 @@ class Monitored(Prometheus):
         monitors = namespace.list("podmonitors.monitoring.coreos.com")
         assert monitors, "no PodMonitor"
         jobs = [job for monitor in monitors for job in self._jobs(monitor)]
-        self._config.write_text(yaml.safe_dump({"scrape_configs": jobs}))
+        rules = namespace.list("prometheusrules.monitoring.coreos.com")
+        groups = [group for rule in rules for group in rule["spec"]["groups"]]
+        (folder / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+        config = {"global": {"evaluation_interval": "5s"}, "rule_files": ["rules.yml"], "scrape_configs": jobs}
+        self._config.write_text(yaml.safe_dump(config))
         self._discover()
 
     def value(self, expression: str) -> float:
@@ -61,6 +65,7 @@ class Monitored(Prometheus):
                     *selected(spec["selector"]),
                     keep(f"{POD}container_port_name", endpoint["port"]),
                     keep(f"{POD}phase", "Running"),
+                    {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                     {"source_labels": [f"{POD}name"], "target_label": "pod"},
                     *map(snake, endpoint.get("relabelings", [])),
                     {
@@ -76,7 +81,7 @@ class Monitored(Prometheus):
 
 @contextmanager
 def scraping(namespace: Namespace, folder: Path) -> Iterator[Monitored]:
-    """Prometheus for the PodMonitors of a namespace."""
+    """Prometheus for the PodMonitors and PrometheusRules that a namespace has now."""
     with serving("proxy", "--port=0") as api:
         prometheus = Monitored(namespace, folder, api)
         with prometheus.running():

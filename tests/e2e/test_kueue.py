@@ -4,17 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.kube import Namespace, Release, kubectl, run, wait_until
+from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
 KUEUE = "kueue.x-k8s.io/v1beta1"
 QUOTA_CPUS, TAKEN_CPUS = "1", "500m"  # the job's pods ask for more than the rest
 
 
 @pytest.fixture
-def queue(open_namespace) -> Iterator[str]:
+def queue(open_namespace, kueue) -> Iterator[str]:
     """The name of a LocalQueue with a small quota of its own."""
-    if run("kubectl", "get", "crd", "clusterqueues.kueue.x-k8s.io", check=False).returncode != 0:
-        pytest.skip("Kueue is not installed in the cluster")
     name = open_namespace.name
     flavors = [
         {
