@@ -37,16 +37,20 @@ SWITCHES = {
 }
 
 
+OnLoss = Callable[[WorkerGroupError, bool], None]
+
+
 class Trainer(DataParallelTrainer):
     """Runs Ray Train's controller in this process.
 
-    `on_restart` is told why the workers start again, each time that they do. A JobError of a worker ends the run at
-    once, whatever `failure_config` allows: `fit` raises it among the workers' failures, where `refusal` finds it.
+    `on_loss` is told of workers that were lost, and whether all will start again; `fit` raises a JobError that it
+    raises. A JobError of a worker ends the run at once, whatever `failure_config` allows: `fit` raises it among the
+    workers' failures, where `refusal` finds it.
     """
 
-    def __init__(self, worker: Callable[..., None], on_restart: Callable[[WorkerGroupError], None], **arguments: Any):
+    def __init__(self, worker: Callable[..., None], on_loss: OnLoss, **arguments: Any):
         super().__init__(worker, **arguments)
-        self._on_restart = on_restart
+        self._on_loss = on_loss
 
     def _create_default_callbacks(self) -> list[Any]:
         left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
@@ -55,9 +59,12 @@ class Trainer(DataParallelTrainer):
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if isinstance(policy := arguments["scaling_policy"], FixedScalingPolicy):
             arguments["scaling_policy"] = _Fixed(policy.scaling_config)
-        arguments["failure_policy"] = _FailurePolicy(self.run_config.failure_config, self._on_restart)
+        arguments["failure_policy"] = _FailurePolicy(self.run_config.failure_config, self._on_loss)
         controller = _Controller(**arguments)
-        asyncio.run(controller.run())  # type: ignore[no-untyped-call]
+        try:
+            asyncio.run(controller.run())  # type: ignore[no-untyped-call]
+        except _Ended as ended:
+            raise ended.error from ended
         return controller.get_result()
 
 
@@ -86,18 +93,29 @@ class _Controller(TrainController):
 
 
 class _FailurePolicy(DefaultFailurePolicy):
-    def __init__(self, failure_config: Any, on_restart: Callable[[WorkerGroupError], None]) -> None:
+    def __init__(self, failure_config: Any, on_loss: OnLoss) -> None:
         super().__init__(failure_config)
-        self._on_restart = on_restart
+        self._on_loss = on_loss
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         """Ray Train's hook."""
         if refusal(training_failed_error) is not None:
             return FailureDecision.RAISE
         decision = super().make_decision(training_failed_error)
-        if decision is FailureDecision.RETRY and isinstance(training_failed_error, WorkerGroupError):
-            self._on_restart(training_failed_error)
+        if isinstance(training_failed_error, WorkerGroupError):
+            try:
+                self._on_loss(training_failed_error, decision is FailureDecision.RETRY)
+            except JobError as error:
+                raise _Ended(error) from training_failed_error
         return decision
+
+
+class _Ended(BaseException):
+    """Passes by Ray Train, which would shut the workers down first: that takes a head that answers."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__()
+        self.error = error
 
 
 def refusal(failure: Exception) -> JobError | None:

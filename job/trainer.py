@@ -50,10 +50,16 @@ def train(
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.worker_timeout),
     }
     journal = Journal()
+
+    def on_loss(failure: WorkerGroupError, again: bool) -> None:
+        ray_cluster.check_head_answers()
+        if again:
+            journal.write(Restart(_first_cause(failure.worker_failures)))
+
     least, most = config.least_workers, config.most_workers
     trainer = Trainer(
         _worker,
-        lambda failure: journal.write(Restart(_first_cause(failure.worker_failures))),
+        on_loss,
         train_loop_config={
             "config": config,
             "checkpoints": checkpoints,

@@ -16,7 +16,7 @@ from pathlib import Path
 from ops.benchmark.steps import free_port
 
 PROGRAMS = Path(sys.executable).parent
-RUN = [str(PROGRAMS / "mnist-job"), "run", "--data", "digits", "--batch-size", "8", "--epochs", "600"]
+RUN = [str(PROGRAMS / "mnist-job"), "run", "--data", "digits", "--batch-size", "8", "--epochs", "1200"]
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
