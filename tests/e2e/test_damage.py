@@ -10,14 +10,15 @@ from tests.conftest import job
 from tests.e2e.kube import Release, wait_until
 
 EPOCHS = 60
-SETTINGS = {"batch_size": 4, "epochs": EPOCHS}  # an epoch takes seconds: time to do damage in
+BATCH = 2
+SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # the best part of a minute: time to do damage in
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> float:
     """The test loss of such a run on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    flags = ("--data", "digits", "--batch-size", "4", "--epochs", EPOCHS)
+    flags = ("--data", "digits", "--batch-size", BATCH, "--epochs", EPOCHS)
     assert job("run", *flags, cwd=folder).returncode == 0
     return json.loads((folder / "runs/mnist-job/outcome.json").read_text())["evaluation"]["loss"]
 
@@ -30,8 +31,8 @@ def running(release, open_namespace) -> SimpleNamespace:
     mnist_job.runs()
     rayjob = mnist_job.rayjob()
     folder = f"/storage/runs/{rayjob['metadata']['name']}/.mnist-job/checkpoints"
-    second = ("sh", "-c", f"ls {folder}/0000002-*/manifest.json 2>/dev/null || true")
-    wait_until(lambda: open_namespace.exec(mnist_job.head(), *second), "the second epoch")
+    finished = ("sh", "-c", f"ls {folder}/*/manifest.json 2>/dev/null || true")  # of which the last two are kept
+    wait_until(lambda: len(open_namespace.exec(mnist_job.head(), *finished).split()) == 2, "the second epoch")
     yield SimpleNamespace(release=mnist_job, first_cluster=rayjob["status"]["rayClusterName"])
     mnist_job.uninstall()
     wait_until(lambda: not mnist_job.pods(), "the end of the pods")
