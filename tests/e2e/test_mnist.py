@@ -22,7 +22,7 @@ def claim(open_namespace, image) -> str:
 
 
 def test_two_workers_are_as_good_as_one_machine(release, open_namespace, image, claim):
-    """The defaults of the job; on one machine 0.9800 is the least that five seeds gave."""
+    """The defaults of the job; on one machine 0.9791 is the least that five seeds gave."""
     before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
     mnist_job.install(
