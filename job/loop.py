@@ -2,7 +2,7 @@
 
 Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and Keras 2's pays a round of messages for each metric
 of each step. So the loop is written out: one compiled function runs a whole epoch, the data already on the device, and
-the only messages between workers are one all-reduce of the gradients a step and two of three sums an epoch.
+the only messages between workers are one exchange of the gradients a step and two of three sums an epoch.
 """
 
 import json

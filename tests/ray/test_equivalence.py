@@ -43,8 +43,10 @@ def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float)
         ({"epochs": 4, "batch_size": 50}, 1e-4),
         ({"epochs": 2, "batch_size": 50, "learning_rate_schedule": "constant"}, 1e-4),
         ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # the first steps, one an epoch
+        # more gradients than two workers exchange in one message
+        ({"epochs": 2, "batch_size": 50, "hidden_layers": (1024, 256)}, 1e-4),
     ],
-    ids=["epochs", "constant", "steps"],
+    ids=["epochs", "constant", "steps", "large"],
 )
 def test_the_loss_does_not_depend_on_the_workers(tmp_path, settings, relative):
     one = losses(tmp_path, workers=1, **settings)
