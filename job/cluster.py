@@ -10,7 +10,7 @@ import ray
 from job import ray_cluster, storage
 from job.checkpoint import MODEL
 from job.config import Settings
-from job.errors import NAMES, ClusterError, DeliveryError, JobError, UsageError, last_line
+from job.errors import NAMES, ClusterError, DeliveryError, JobError, TrainingError, UsageError, last_line
 from job.kubernetes_api import Api
 from job.outcome import Outcome
 
@@ -42,6 +42,20 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
+
+
+def explained(error: TrainingError, config: Settings, timeout: float) -> TrainingError:
+    """The failure, with what Kubernetes knows of it."""
+    try:
+        killed = killed_for_memory(config, timeout)
+    except ClusterError as unknown:
+        error.add_note(f"whether pods lacked memory is not known: {unknown}")
+        return error
+    if not killed:
+        return error
+    return TrainingError(
+        f"{error}; OOMKilled (exit code 137): {', '.join(killed)}; give the pods a higher memory limit"
+    )
 
 
 def killed_for_memory(config: Settings, timeout: float) -> list[str]:

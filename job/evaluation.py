@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
-from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from job import data, storage
@@ -60,8 +59,8 @@ class Evaluator:
             there = NodeAffinitySchedulingStrategy(node, soft=True)
             self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
 
-    def evaluate(self, model: storage.File) -> Evaluation:
-        """Evaluate a saved model.
+    def evaluate(self, model: storage.File, sha256: str | None = None) -> tuple[Evaluation, str]:
+        """Evaluate a saved model, which must have this SHA-256 if one is given; gives that of what was evaluated.
 
         Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
         """
@@ -69,7 +68,7 @@ class Evaluator:
             gpus = int(self._config.evaluate_on_gpu)
             self._process = _start(self._config, early=False, num_cpus=1, num_gpus=gpus)
         try:
-            result: Evaluation = ray.get(self._process.evaluate.remote(model))
+            result: tuple[Evaluation, str] = ray.get(self._process.evaluate.remote(model, sha256))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, JobError):
                 raise error.cause from error
@@ -97,15 +96,16 @@ class _Process:
         thread = ThreadPoolExecutor(1, initializer=_yield_to_others if early else None)
         self._imported = thread.submit(_import_keras)
 
-    def evaluate(self, model: storage.File) -> Evaluation:
-        """The evaluate task."""
+    def evaluate(self, model: storage.File, wanted: str | None) -> tuple[Evaluation, str]:
+        """The evaluate task. Reads the model once: what is checked is what is evaluated."""
         config = self._config
         try:
             self._imported.result()
+            model = _read(model, wanted)
             test = data.load_test(config.data)
             probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
             data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
-            return replace(
+            result = replace(
                 measure(probabilities, test.labels),
                 image_shape=list(test.images.shape[1:]),
                 mistakes=most_confident(probabilities, test.labels, test.images),
@@ -114,6 +114,17 @@ class _Process:
             raise
         except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
             raise EvaluationError(f"the evaluation failed: {type(error).__name__}: {error}") from error
+        return result, model.sha256()
+
+
+def _read(model: storage.File, wanted: str | None) -> storage.File:
+    try:
+        held = model.held()
+    except OSError as error:
+        raise EvaluationError(f"{model.path}: cannot be read: {error}") from error
+    if wanted not in (None, held.sha256()):
+        raise EvaluationError(f"{model.path}: is not the model that was trained: it was changed meanwhile")
+    return held
 
 
 def _import_keras() -> None:
@@ -140,7 +151,7 @@ def predict(model: storage.File, images: data.Images, *, on_gpu: bool) -> npt.ND
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         try:
-            model.copy_to(fs.LocalFileSystem(), str(file))
+            file.write_bytes(model.read())
             network = keras.saving.load_model(file, compile=False)
         except (OSError, ValueError, TypeError) as error:
             raise EvaluationError(f"{model.path}: cannot be loaded as a Keras model: {error}") from error

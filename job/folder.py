@@ -2,59 +2,74 @@
 
 A run works in OUTPUT/.NAME, on the same file system, and renames the finished folder into its place. A run that ends
 before leaves its checkpoints there, and the next run of that name goes on from them. An object store cannot rename a
-folder: there `outcome.json` is removed first and written last, so where it is, all is.
+folder: there `outcome.json` is removed first and written last, so where it is, all is. Both folders hold a marker; what
+is in their way is refused (`job.place`).
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from pyarrow import fs
 
-from job import storage
+from job import claim, owned, storage
+from job.claim import LOCK, Tell
 from job.errors import DeliveryError, UsageError
+from job.lease import Lease
+from job.owned import MARKER, Mark
+from job.place import OUTCOME, RECORD, Place
 
-OUTCOME = "outcome.json"
+__all__ = ["LOCK", "OUTCOME", "RECORD", "RunFolder"]
 TENSORBOARD = "tensorboard"
-LOCK = "lock"
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """A run's place: `filesystem`, the final folder's path on it, and the path of the work in progress."""
+class RunFolder(Place):
+    """A run's place, while the run has it."""
 
-    filesystem: fs.FileSystem
-    final: str
-    work: str
+    lease: Lease | None = None
 
     @classmethod
     @contextmanager
-    def opened(cls, output: str, name: str) -> Iterator["RunFolder"]:
-        """The run's place, shown by a probe to be writable. At the end, work without a checkpoint is removed.
+    def opened(
+        cls,
+        output: str,
+        name: str,
+        run: str,
+        *,
+        dry_run: bool = False,
+        replaces: bool = False,
+        tell: Tell = lambda _: None,
+    ) -> Iterator["RunFolder"]:
+        """The place of `run`, shown to be writable. At the end, work without a checkpoint is removed.
 
-        Raises UsageError if it cannot be written, or another run of that name is in progress there. (An object store
-        has no locks: there two such runs would each leave a whole result, the last one's.)
+        A dry run only looks. `replaces` says that a result that is there will be replaced. `tell` is told what is
+        waited for.
+
+        Raises UsageError if it cannot be written, something is in the way that this program did not make, or another
+        run of that name is in progress, or has taken over.
         """
-        try:
-            filesystem, base = storage.resolve(output)
-            base = base.rstrip("/")
-            made = _topmost_missing(filesystem, base)
-            folder = cls(filesystem, f"{base}/{name}", f"{base}/.{name}")
-            lock = folder._lock()
-            folder.write("probe", b"")
-            filesystem.delete_file(f"{folder.work}/probe")
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise UsageError(f"--output {output}: cannot be written: {' '.join(str(error).split())}") from error
-        try:
-            yield folder
-        finally:
-            folder._tidy(made)
-            if lock is not None:
-                os.close(lock)
+        with ExitStack() as stack:
+            try:
+                filesystem, base = storage.resolve(output)
+                base = base.rstrip("/")
+                folder = cls(filesystem, f"{base}/{name}", f"{base}/.{name}", Mark(name, run))
+                folder.check_owner()
+                if replaces:
+                    folder.check_replaceable()
+                if dry_run:
+                    folder.check_work()
+                    stack.enter_context(claim.looked_at(folder, base, tell))
+                else:
+                    folder = replace(folder, lease=stack.enter_context(claim.taken(folder, base, tell)))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                raise UsageError(f"--output {output}: cannot be written: {' '.join(str(error).split())}") from error
+            try:
+                yield folder
+            except KeyboardInterrupt as stop:
+                if folder.lease is not None and folder.lease.lost is not None:
+                    raise folder.lease.lost from stop
+                raise
 
     @property
     def checkpoints(self) -> str:
@@ -68,14 +83,7 @@ class RunFolder:
 
     def has_checkpoints(self) -> bool:
         """Whether there is something to go on from."""
-        return self._exists(self.checkpoints)
-
-    def read(self, path: str) -> bytes | None:
-        """A file of the run, by its full path; None if there is none. Raises OSError."""
-        if not self._exists(path):
-            return None
-        with self.filesystem.open_input_stream(path) as stream:
-            return bytes(stream.read())
+        return owned.kind(self.filesystem, self.checkpoints) is not None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file into the work folder, whole or not at all. Raises OSError."""
@@ -87,92 +95,78 @@ class RunFolder:
     def event_files(self, place: str) -> dict[str, storage.File]:
         """TensorBoard's folder below `work` or `final`, as `publish` takes it; empty if nothing was recorded."""
         folder = storage.File(self.filesystem, f"{place}/{TENSORBOARD}")
-        return {TENSORBOARD: folder} if self._exists(folder.path) else {}
+        return {TENSORBOARD: folder} if owned.kind(self.filesystem, folder.path) == "folder" else {}
 
     def clear(self) -> None:
-        """Remove what a run would go on from."""
-        for entry in self.filesystem.get_file_info(fs.FileSelector(self.work)):
-            if entry.type == fs.FileType.Directory:
-                self.filesystem.delete_dir(entry.path)
-            elif entry.base_name != LOCK:
-                self.filesystem.delete_file(entry.path)
+        """Remove what a run would go on from. Raises OSError."""
+        claim.clear(self)
 
-    def publish(self, texts: dict[str, str], files: dict[str, storage.File]) -> None:
+    def publish(
+        self, texts: dict[str, str], files: dict[str, storage.File], checksums: Mapping[str, str | None] | None = None
+    ) -> None:
         """Put `texts` and copies of `files` (or folders), by their names, into the final folder, for what was there.
 
-        Raises DeliveryError; the former folder is then still there, or its new content lacks `outcome.json`.
+        `checksums` gives the SHA-256 that copies must have, None where any will do.
+
+        Raises DeliveryError; the former folder is then still there, or its new content lacks `outcome.json`. Raises
+        UsageError if another run has taken over.
         """
+        new = f"{self.work}/new"
         try:
-            if self._exists(f"{self.work}/new"):  # what a run was writing when it was killed
-                self.filesystem.delete_dir(f"{self.work}/new")
-            self.filesystem.create_dir(f"{self.work}/new", recursive=True)
+            owned.remove(self.filesystem, new, owned.in_a_result)  # what a run was writing when it was killed
+            self.filesystem.create_dir(new, recursive=True)
             for name, text in texts.items():
                 self.write(f"new/{name}", text.encode())
             for name, file in files.items():
-                file.copy_to(self.filesystem, f"{self.work}/new/{name}")
-            if isinstance(self.filesystem, fs.LocalFileSystem):
-                self._replace_by_rename()
+                file.copy_to(self.filesystem, f"{new}/{name}")
+            self._check_copies(new, checksums or {})
+            written = owned.entries(self.filesystem, new)
+            assert all(map(owned.in_a_result, written)), written  # or they could not be removed later
+            self._check_before_replacing()
+            if self.is_local:
+                self._replace_by_rename(written)
             else:
-                self._replace_by_copy()
-        except OSError as error:
+                self._replace_by_copy(written, checksums or {})
+        except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise DeliveryError(f"{self.final}: the results cannot be written: {reason}") from error
 
-    def _lock(self) -> int | None:
-        """Make the work folder; nobody else has it until the file that is given is closed. Raises UsageError."""
-        while True:
-            self.filesystem.create_dir(self.work, recursive=True)
-            if not isinstance(self.filesystem, fs.LocalFileSystem):
-                return None
-            path = Path(self.work, LOCK)
-            try:
-                file = os.open(path, os.O_RDWR | os.O_CREAT)
-            except FileNotFoundError:  # another run's end removed the folder
-                continue
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
-                    return file
-            except BlockingIOError as error:
-                os.close(file)
-                raise UsageError(
-                    f"{self.final}: another run of this name is in progress; wait for its end, or take another --name"
-                ) from error
-            os.close(file)
+    def _check_copies(self, place: str, checksums: Mapping[str, str | None]) -> None:
+        for name, sha256 in checksums.items():
+            if sha256 is not None and storage.File(self.filesystem, f"{place}/{name}").sha256() != sha256:
+                raise OSError(f"{name} is not the one that was evaluated: it was changed meanwhile")
 
-    def _tidy(self, made: str | None) -> None:
-        if not self.has_checkpoints():
-            self.filesystem.delete_dir(self.work)
-        if made is not None and self._exists(made):
-            below = self.filesystem.get_file_info(fs.FileSelector(made, recursive=True))
-            if all(entry.type == fs.FileType.Directory for entry in below):
-                self.filesystem.delete_dir(made)
+    def _check_before_replacing(self) -> None:
+        """Raises DeliveryError for what was put in the way while the run was in progress."""
+        if self.lease is not None:
+            self.lease.renew()
+        try:
+            self.check_replaceable()
+        except UsageError as error:
+            raise DeliveryError(f"{error}; the same command then goes on") from error
 
-    def _replace_by_rename(self) -> None:
-        if self._exists(self.final):
-            if self._exists(f"{self.work}/old"):
-                self.filesystem.delete_dir(f"{self.work}/old")
-            self.filesystem.move(self.final, f"{self.work}/old")
-        self.filesystem.move(f"{self.work}/new", self.final)
+    def _replace_by_rename(self, written: list[str]) -> None:
+        old, ours = f"{self.work}/old", self.in_result()
+        self.write(f"new/{MARKER}", replace(self.mark, files=[*written, MARKER]).to_json())
+        owned.remove(self.filesystem, old, owned.in_a_result)
+        if owned.kind(self.filesystem, self.final) is not None:
+            owned.rename_new(self.final, old)
+        owned.rename_new(f"{self.work}/new", self.final)
+        owned.remove(self.filesystem, old, ours)
 
-    def _replace_by_copy(self) -> None:
-        if self._exists(f"{self.final}/{OUTCOME}"):
+    def _replace_by_copy(self, written: list[str], checksums: Mapping[str, str | None]) -> None:
+        ours = self.in_result()
+        former = {path for path in owned.entries(self.filesystem, self.final) if ours(path)}
+        if OUTCOME in former:
             self.filesystem.delete_file(f"{self.final}/{OUTCOME}")
-        entries = self.filesystem.get_file_info(fs.FileSelector(f"{self.work}/new"))
-        self.filesystem.create_dir(self.final, recursive=True)
-        for entry in sorted(entries, key=lambda entry: bool(entry.base_name == OUTCOME)):
-            target = f"{self.final}/{entry.base_name}"
-            if entry.type == fs.FileType.Directory and self._exists(target):
-                self.filesystem.delete_dir(target)
-            storage.File(self.filesystem, entry.path).copy_to(self.filesystem, target)
-
-    def _exists(self, path: str) -> bool:
-        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
-
-
-def _topmost_missing(filesystem: fs.FileSystem, path: str) -> str | None:
-    """The first folder on the way to `path` that does not exist."""
-    missing = None
-    while path and filesystem.get_file_info(path).type == fs.FileType.NotFound:
-        missing, path = path, path.rpartition("/")[0]
-    return missing
+        owned.make_folders(self.filesystem, self.final)
+        with self.filesystem.open_output_stream(f"{self.final}/{MARKER}") as stream:
+            # Whenever it is killed, all that is there is known.
+            stream.write(replace(self.mark, files=sorted({*former, *written, MARKER})).to_json())
+        owned.remove(self.filesystem, self.final, (former - {MARKER}).__contains__)
+        names = dict.fromkeys(path.partition("/")[0] for path in written)
+        for name in sorted(names, key=lambda name: name == OUTCOME):
+            if name == OUTCOME:
+                self._check_copies(self.final, checksums)
+            copy = storage.File(self.filesystem, f"{self.work}/new/{name}")
+            copy.copy_to(self.filesystem, f"{self.final}/{name}")

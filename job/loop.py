@@ -54,8 +54,8 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
     del training  # the device holds it now
 
     history: list[Epoch] = []
-    if (path := _agreed_checkpoint(checkpoints, journal, clock, share)) is not None:
-        history = checkpoints.restore(path, network, optimizer)
+    if (agreed := _agreed_checkpoint(checkpoints, journal, clock, share)) is not None:
+        history = checkpoints.restore(*agreed, network, optimizer)
     clock.ended("setup")
 
     so_far = tf.Variable(tf.zeros(3, tf.float64))
@@ -82,7 +82,7 @@ def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: 
         )
         history.append(row)
         if share.rank == 0:
-            checkpoints.save(network, optimizer, history)
+            checkpoints.save(network, optimizer, history, share.workers)
             clock.ended("checkpoint")
             journal.write(Spent(clock.handed_over()))
             journal.write(row)
@@ -194,14 +194,16 @@ def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tens
     return tf.reduce_sum(tf.where(weights > 0, each, 0.0), axis=1)
 
 
-def _agreed_checkpoint(checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share) -> str | None:
-    """The checkpoint that all workers go on from: the first worker's choice."""
-    path: str | None = None
+def _agreed_checkpoint(
+    checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share
+) -> tuple[str, dict[str, str]] | None:
+    """The checkpoint that all workers go on from, the first worker's choice: its path, and its files' SHA-256."""
+    choice: tuple[str, dict[str, str]] | None = None
     if share.rank == 0:
         newest = checkpoints.newest()
         clock.ended("setup")
         node = ray.get_runtime_context().get_node_id()
         journal.write(Start(share.workers, newest.damaged if newest else [], node, clock.handed_over()))
-        path = newest.path if newest else None
-    agreed: str | None = ray.train.collective.broadcast_from_rank_zero(path)
+        choice = (newest.path, newest.manifest) if newest else None
+    agreed: tuple[str, dict[str, str]] | None = ray.train.collective.broadcast_from_rank_zero(choice)
     return agreed

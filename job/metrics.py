@@ -5,6 +5,8 @@ last success readable: alert on the age of `mnist_job_last_success_timestamp_sec
 """
 
 import os
+import re
+import stat
 import urllib.error
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -33,7 +35,9 @@ def measured(outcome: Outcome) -> CollectorRegistry:
     registry = status(outcome)
     identity, dataset = outcome.identity, outcome.identity.dataset
 
-    def gauge(name: str, help: str, value: float, **labels: str) -> None:
+    def gauge(name: str, help: str, value: float | None, **labels: str) -> None:
+        if value is None:  # not known: absent
+            return
         metric = Gauge(f"mnist_job_{name}", help, list(labels), registry=registry)
         (metric.labels(**labels) if labels else metric).set(value)
 
@@ -70,7 +74,7 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
         gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
         gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
-        gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds or 0)
+        gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
         recalls = Gauge(
             "mnist_job_test_class_recall_ratio",
             "Share of a class's test images that are classified as it.",
@@ -93,8 +97,33 @@ def status(outcome: Outcome) -> CollectorRegistry:
 
 def check_textfile(path: str | None) -> None:
     """Raises UsageError where `write_textfile` would fail."""
-    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
+    if path is None:
+        return
+    if not os.access(Path(path).absolute().parent, os.W_OK):
         raise UsageError(f"--metrics-textfile {path}: its folder does not exist or cannot be written")
+    try:
+        _known(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--metrics-textfile {path}: {error}") from error
+
+
+def _known(path: str) -> str | None:
+    """What the textfile holds, or None if there is none. Raises ValueError for what this program did not write."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError("is not a file, and would be replaced; give another path")
+        content = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ValueError(_NOT_OURS) from error
+    if not all(map(_OURS.fullmatch, content.splitlines())):
+        raise ValueError(_NOT_OURS)
+    return content
+
+
+_OURS = re.compile(r"((# (HELP|TYPE) )?mnist_job_.*)?")
+_NOT_OURS = "holds more than this program's metrics, and would be replaced; move it, or give another path"
 
 
 def push(outcome: Outcome, url: str, timeout: float) -> None:
@@ -120,10 +149,9 @@ def write_textfile(outcome: Outcome, path: str) -> None:
     Raises DeliveryError.
     """
     try:
-        known = Path(path).read_text(encoding="utf-8") if Path(path).exists() else None
-        write_to_textfile(path, _reported(outcome, known))
+        write_to_textfile(path, _reported(outcome, _known(path)))
     except (OSError, ValueError) as error:
-        raise DeliveryError(f"--metrics-textfile {path}: cannot be written: {error}") from error
+        raise DeliveryError(f"--metrics-textfile {path}: {error}") from error
 
 
 def reported(outcome: Outcome, known: str | None) -> str:

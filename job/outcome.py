@@ -69,14 +69,15 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How training went; `restarts` and `seconds` count since the job was last resumed.
+    """How training went: with how many `workers` at its end; `restarts` and `seconds` since the job was last resumed.
 
+    Each is None where it is not known: where this run had only the evaluation left, or the checkpoint does not say.
     The last epoch's losses and accuracy are those of the model that was evaluated.
     """
 
-    workers: int
-    restarts: int
-    seconds: float
+    workers: int | None
+    restarts: int | None
+    seconds: float | None
     history: list[Epoch]
 
 

@@ -37,33 +37,30 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     """
     config = config.model_copy(update={"data": data.absolute(config.data)})
     this = Run(config, log)
-    with this.failure_is_published(dry_run=dry_run):
+    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
         with this.stage("data", DataError, "reading the data"):
             summary = data.check(config.data, config.validation_fraction, config.batch_size)
         this.display.data(summary)
         this.identity = replace(this.identity, data_sha256=summary.sha256)
         with this.stage("data", UsageError):
-            delivery.check(config)
-        with RunFolder.opened(config.output, config.name) as folder:
-            with this.stage("data", UsageError):
-                mine = Record.of(this.identity.config, summary.sha256)
-                outcome = state.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
-            if outcome is not None:
-                already = f"run {outcome.identity.run} has done this already; --force does it anew"
-                log.result(already, run=outcome.identity.run, results=_results(config))
-                verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
-            else:
-                with _cluster(this):
-                    if dry_run:
-                        log.info("all checks passed; nothing was trained")
-                        return
-                    evaluator = Evaluator(config)
-                    if ray_cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
-                        evaluator.prepare(ray_cluster.this_node())
-                    trained, record = _trained(this, config, folder, evaluator)
-                    outcome = _evaluated(this, evaluator, trained.model, record)
-                    files = {MODEL: trained.model} | folder.event_files(folder.work)
-                    verdict = _publish(this, outcome, folder, files)
+            mine = Record.of(this.identity.config, summary.sha256)
+            outcome = state.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
+        if outcome is not None:
+            already = f"run {outcome.identity.run} has done this already; --force does it anew"
+            log.result(already, run=outcome.identity.run, results=_results(config))
+            verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
+        else:
+            with _cluster(this):
+                if dry_run:
+                    log.info("all checks passed; nothing was trained")
+                    return
+                evaluator = Evaluator(config)
+                if ray_cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
+                    evaluator.prepare(ray_cluster.this_node())
+                trained, record = _trained(this, config, folder, evaluator)
+                outcome = _evaluated(this, evaluator, trained.model, record, trained.manifest[MODEL])
+                files = {MODEL: trained.model} | folder.event_files(folder.work)
+                verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
         raise verdict
 
@@ -72,13 +69,13 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     """Evaluate a saved model and publish the result. Raises as `run` does."""
     config = config.model_copy(update={"data": data.absolute(config.data)})
     this = Run(config, log)
-    with this.failure_is_published(dry_run=dry_run):
+    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
+        with this.stage("data", UsageError):
+            state.check_for_evaluation(folder)
+            model = _existing_model(config.model)
         with this.stage("data", DataError, "reading the data"):
             data.load_test(config.data)
-        with this.stage("data", UsageError):
-            model = _existing_model(config.model)
-            delivery.check(config)
-        with RunFolder.opened(config.output, config.name) as folder, _cluster(this):
+        with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
@@ -98,7 +95,7 @@ def _trained(
         last = checkpoints.newest()
         done = len(last.history) if last else 0
         if last is not None and done == config.epochs:
-            return last, TrainingRecord(config.most_workers, 0, 0, last.history)
+            return last, TrainingRecord(last.workers, None, None, last.history)
     doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
@@ -119,30 +116,22 @@ def _trained(
         try:
             trained = trainer.train(config, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
-            raise _explained(error, config) from error.__cause__
+            raise cluster.explained(error, config, HASTY_SECONDS) from error.__cause__
     last = trained.checkpoint
-    return last, TrainingRecord(trained.workers, trained.restarts, time.time() - started, last.history)
+    return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
 
 
-def _explained(error: TrainingError, config: JobConfig) -> TrainingError:
-    """The failure, with what Kubernetes knows of it."""
-    try:
-        killed = cluster.killed_for_memory(config, HASTY_SECONDS)
-    except ClusterError as unknown:
-        error.add_note(f"whether pods lacked memory is not known: {unknown}")
-        return error
-    if not killed:
-        return error
-    return TrainingError(
-        f"{error}; OOMKilled (exit code 137): {', '.join(killed)}; give the pods a higher memory limit"
-    )
-
-
-def _evaluated(this: Run, evaluator: Evaluator, model: storage.File, training: TrainingRecord | None) -> Outcome:
+def _evaluated(
+    this: Run,
+    evaluator: Evaluator,
+    model: storage.File,
+    training: TrainingRecord | None,
+    sha256: str | None = None,
+) -> Outcome:
+    """The outcome of evaluating a model, which must have this SHA-256 if one is given."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result = evaluator.evaluate(model)
-        sha256 = model.sha256()
+        result, sha256 = evaluator.evaluate(model, sha256)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),
@@ -174,6 +163,8 @@ def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run:
     this.display.evaluation(outcome)
     judged = _judged(this.config, outcome)
     if judged != outcome:
+        with this.stage("publish", UsageError):
+            folder.check_replaceable()
         model = storage.File(folder.filesystem, f"{folder.final}/{MODEL}")
         return _publish(this, judged, folder, {MODEL: model} | folder.event_files(folder.final))
     with this.stage("publish", DeliveryError):
@@ -206,7 +197,7 @@ def _publish(this: Run, outcome: Outcome, folder: RunFolder, files: dict[str, st
         }
         if outcome.training is not None:
             texts["history.csv"] = outcome.history_csv()
-        folder.publish(texts, files)
+        folder.publish(texts, files, {MODEL: outcome.model_sha256} if MODEL in files else {})
         folder.clear()
     this.log.result(f"results in {_results(this.config)}", results=_results(this.config))
     if this.config.verbose:
@@ -218,6 +209,20 @@ def _publish(this: Run, outcome: Outcome, folder: RunFolder, files: dict[str, st
 
 def _results(config: Settings) -> str:
     return storage.below(config.output, config.name)
+
+
+@contextmanager
+def _folder(this: Run, *, dry_run: bool, replaces: bool) -> Iterator[RunFolder]:
+    """The run's folder, after a look at where else results go: what is in the way there is said first of all."""
+    config = this.config
+    with ExitStack() as stack:
+        with this.stage("data", UsageError):
+            delivery.check(config)
+            opened = RunFolder.opened(
+                config.output, config.name, this.identity.run, dry_run=dry_run, replaces=replaces, tell=this.log.info
+            )
+            folder = stack.enter_context(opened)
+        yield folder
 
 
 @contextmanager

@@ -179,7 +179,8 @@ def _origin(outcome: Outcome) -> str:
     identity, training = outcome.identity, outcome.training
     facts = {"run": identity.run, "mnist-job": identity.version, **identity.versions}
     if training is not None:
-        facts["workers"] = f"{training.workers}, started again {training.restarts} times"
+        workers = "not known" if training.workers is None else f"{training.workers}"
+        facts["workers"] = workers + ("" if training.restarts is None else f", started again {training.restarts} times")
     sums = {
         "configuration": identity.config_hash,
         "data, SHA-256": identity.data_sha256,

@@ -10,11 +10,9 @@ from typing import Any
 
 from job.config import JobConfig
 from job.errors import UsageError
-from job.folder import OUTCOME, RunFolder
+from job.folder import OUTCOME, RECORD, RunFolder
 from job.outcome import Outcome
 from job.sources import flag, text
-
-RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Record:
 def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: bool) -> Outcome | None:
     """The result that is there already, or None: then the folder is this run's, to go on with or to begin in.
 
-    Raises UsageError if what is there was made otherwise, or cannot be read.
+    Raises UsageError if what is there was made otherwise, cannot be read, or holds what is not this program's.
     """
     finished, unfinished = (None, None) if force else (_finished(folder), _unfinished(folder))
     if finished is not None and unfinished is not None and unfinished[1] == finished.identity.run:
@@ -56,11 +54,23 @@ def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: b
         former = Record.of(finished.identity.config, finished.identity.data_sha256)
         _refuse(mine.differences(former), f"{folder.final}: the run of this name")
         return finished
+    folder.check_replaceable()
     if not dry_run:
         if unfinished is None:
             folder.clear()
         folder.write(RECORD, json.dumps({"run": run, "record": asdict(mine)}).encode())
     return None
+
+
+def check_for_evaluation(folder: RunFolder) -> None:
+    """Raises UsageError where an evaluation alone would replace a trained model, or what a run goes on from."""
+    if folder.has_checkpoints():
+        whose = "an unfinished run of this name"
+    elif (former := _finished(folder)) is not None and former.training is not None:
+        whose = "a run of this name, with its model,"
+    else:
+        return
+    raise UsageError(f"{folder.final}: {whose} is there, which the evaluation would replace; take another --name")
 
 
 def _finished(folder: RunFolder) -> Outcome | None:

@@ -1,7 +1,7 @@
 """Files at a path or a URI, through one interface: pyarrow's file systems, and fsspec's for what pyarrow lacks."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,11 +29,14 @@ def resolve(place: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(place)
     except pa.ArrowInvalid as refusal:
         import fsspec  # seldom needed, and slow to import
+        from fsspec.implementations.local import LocalFileSystem
 
         try:
             other, path = fsspec.core.url_to_fs(place)
         except (ImportError, ValueError) as error:
             raise ValueError(f"{refusal}; {error}") from error
+        if type(other) is LocalFileSystem:  # with locks, and links that must not be followed
+            return fs.LocalFileSystem(), path
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
     return filesystem, path
 
@@ -44,13 +47,27 @@ class File:
 
     filesystem: fs.FileSystem
     path: str
+    content: bytes | None = field(default=None, repr=False)  # where it was read already
 
     def exists(self) -> bool:
         """Whether it is there, and a file."""
         return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.File)
 
+    def held(self) -> "File":
+        """The same file with its content, which `read` then gives whatever becomes of the file. Raises OSError."""
+        return replace(self, content=self.read())
+
+    def read(self) -> bytes:
+        """Its content. Raises OSError."""
+        if self.content is not None:
+            return self.content
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
     def sha256(self) -> str:
         """The SHA-256 of its content, in hexadecimal. Raises OSError."""
+        if self.content is not None:
+            return hashlib.sha256(self.content).hexdigest()
         with self.filesystem.open_input_stream(self.path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 

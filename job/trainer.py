@@ -26,10 +26,9 @@ from job.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer, refusal
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: its last checkpoint, the workers it had then, and how often they had to start again."""
+    """What training leaves: its last checkpoint, and how often workers had to start again."""
 
     checkpoint: Checkpoint
-    workers: int
     restarts: int
 
 
@@ -106,7 +105,7 @@ def train(
     last = checkpoints.newest()
     if last is None or len(last.history) != config.epochs:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
-    return Trained(last, follower.workers, follower.restarts)
+    return Trained(last, follower.restarts)
 
 
 class _Follower(threading.Thread):
@@ -120,7 +119,7 @@ class _Follower(threading.Thread):
     ) -> None:
         super().__init__(name="journal", daemon=True)
         self._journal, self._clock, self._on_entry = journal, clock, on_entry
-        self.workers = 0
+        self._workers = 0
         self.restarts = 0
 
     def run(self) -> None:
@@ -131,8 +130,8 @@ class _Follower(threading.Thread):
                     case Start(workers, phases=phases):
                         self._clock.ended("worker_start", phases)
                         # More workers than before are an elastic run's growth, and no loss.
-                        self.restarts += int(0 < workers <= self.workers)
-                        self.workers = workers
+                        self.restarts += int(0 < workers <= self._workers)
+                        self._workers = workers
                         self._on_entry(entry)
                     case Spent(phases):
                         self._clock.ended("training", phases)

@@ -8,6 +8,7 @@ from job.config import JobConfig
 from job.folder import RunFolder
 from job.journal import Epoch
 from job.phases import Clock
+from tests.store import RUN
 
 BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single step
 
@@ -20,8 +21,8 @@ def ray():
 
 def losses(tmp_path, **settings) -> list[Epoch]:
     config = JobConfig(data=data.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
-    with RunFolder.opened(str(tmp_path), "job") as folder:
-        checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, "run")
+    with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
+        checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, RUN)
         history = trainer.train(config, folder, checkpoints, Clock(), lambda entry: None).checkpoint.history
         folder.clear()
     return history

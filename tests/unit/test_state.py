@@ -11,6 +11,7 @@ from job.errors import UsageError
 from job.folder import OUTCOME, RunFolder
 from job.outcome import Identity
 from job.state import Record
+from tests.store import RUN
 from tests.unit.test_metrics import outcome
 
 CONFIG = JobConfig(data="digits")
@@ -26,14 +27,14 @@ def settle(folder: RunFolder, mine: Record, run: str = "2", *, force: bool = Fal
 
 @pytest.fixture
 def folder(tmp_path):
-    with RunFolder.opened(str(tmp_path), "job") as folder:
+    with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         yield folder
 
 
 @pytest.fixture
 def unfinished(folder) -> RunFolder:
     settle(folder, record(), "1")
-    folder.filesystem.create_dir(f"{folder.checkpoints}/0000001-1")
+    folder.filesystem.create_dir(f"{folder.checkpoints}/0000001-{RUN}")
     return folder
 
 

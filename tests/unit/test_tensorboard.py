@@ -11,6 +11,7 @@ from job.folder import OUTCOME, RunFolder
 from job.journal import Epoch, Progress, Restart, Start
 from job.log import Log
 from job.tensorboard import EventFiles
+from tests.store import RUN
 
 START = Start(2, [], "node", {})
 Point = tuple[str, int, float]
@@ -28,7 +29,7 @@ def progress(number: int, step: int) -> Progress:
 @pytest.fixture(params=["disk", "store"])
 def output(request, tmp_path) -> str:
     """A place on a disk, and on a file system that is treated as a remote one."""
-    return str(tmp_path / "runs") if request.param == "disk" else f"local://{tmp_path}/runs"
+    return str(tmp_path / "runs") if request.param == "disk" else f"store://{tmp_path}/runs"
 
 
 def read(folder: Path) -> tuple[list[Point], list[int]]:
@@ -42,7 +43,7 @@ def read(folder: Path) -> tuple[list[Point], list[int]]:
 
 
 def test_a_run_has_its_epochs_and_what_was_seen_within_them(output, tmp_path):
-    with RunFolder.opened(output, "job") as folder:
+    with RunFolder.opened(output, "job", RUN) as folder:
         with EventFiles.opened(folder, Log()) as files:
             for entry in (START, progress(1, 5), progress(1, 10), epoch(1), progress(2, 10), epoch(2)):
                 files.show(entry)
@@ -75,7 +76,7 @@ def test_a_run_has_its_epochs_and_what_was_seen_within_them(output, tmp_path):
 
 def test_they_can_be_read_while_they_grow(output, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "COPYING", 1e9)  # a copy is due at once
-    with RunFolder.opened(output, "job") as folder, EventFiles.opened(folder, Log()) as files:
+    with RunFolder.opened(output, "job", RUN) as folder, EventFiles.opened(folder, Log()) as files:
         seen = []
         for entry in (progress(1, 5), progress(1, 6)):
             files.show(entry)
@@ -85,12 +86,12 @@ def test_they_can_be_read_while_they_grow(output, tmp_path, monkeypatch):
 
 
 def test_what_goes_on_after_a_loss_or_in_another_process_is_another_file(output, tmp_path):
-    with RunFolder.opened(output, "job") as folder:
+    with RunFolder.opened(output, "job", RUN) as folder:
         folder.filesystem.create_dir(folder.checkpoints)  # else the folder is not kept
         with EventFiles.opened(folder, Log()) as files:
             for entry in (START, progress(1, 10), epoch(1), progress(2, 9), Restart("lost"), START, progress(2, 3)):
                 files.show(entry)
-    with RunFolder.opened(output, "job") as folder, EventFiles.opened(folder, Log()) as files:
+    with RunFolder.opened(output, "job", RUN) as folder, EventFiles.opened(folder, Log()) as files:
         for entry in (START, progress(3, 1)):
             files.show(entry)
     scalars, restarts = read(tmp_path / "runs/.job/tensorboard/train")
@@ -100,7 +101,7 @@ def test_what_goes_on_after_a_loss_or_in_another_process_is_another_file(output,
 
 def test_another_runs_files_do_not_stay(output, tmp_path):
     for number in (1, 2):
-        with RunFolder.opened(output, "job") as folder:
+        with RunFolder.opened(output, "job", RUN) as folder:
             with EventFiles.opened(folder, Log()) as files:
                 files.show(progress(number, 1))
             folder.publish({OUTCOME: "{}"}, folder.event_files(folder.work))
@@ -110,17 +111,17 @@ def test_another_runs_files_do_not_stay(output, tmp_path):
 
 
 def test_a_run_that_recorded_nothing_has_none(output, tmp_path):
-    with RunFolder.opened(output, "job") as folder:
+    with RunFolder.opened(output, "job", RUN) as folder:
         with EventFiles.opened(folder, Log()) as files:
             files.show(START)
         folder.publish({OUTCOME: "{}"}, folder.event_files(folder.work))
-    assert [path.name for path in (tmp_path / "runs/job").iterdir()] == [OUTCOME]
+    assert [path.name for path in (tmp_path / "runs/job").glob("[!.]*")] == [OUTCOME]
 
 
 def test_what_cannot_be_written_is_said_once_and_made_up_for_later(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "COPYING", 1e9)
     said = io.StringIO()
-    with RunFolder.opened(str(tmp_path), "job") as folder:
+    with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         (tmp_path / ".job/tensorboard").touch()  # in the way
         with EventFiles.opened(folder, Log(said)) as files:
             files.show(progress(1, 5))

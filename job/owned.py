@@ -1,0 +1,223 @@
+"""What the program may replace or remove: only what it can show to be its own.
+
+Each folder that it makes for a run holds a marker from its first moment to its last. Below such a folder, what the
+program wrote is known by its path: the marker of a finished folder lists them, those of the work in progress have
+patterns. All removal is done here, entry by entry: what is not shown to be the program's stays, with the folders that
+lead to it. On a local disk no symbolic link is followed. `made` folders are removed only while they are empty.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pyarrow import fs
+
+MARKER = ".mnist-job"
+RUN = r"\d{8}T\d{6}Z-[0-9a-f]{4}"
+_PROGRAM = "mnist-job"
+
+# Paths relative to the folder; that of a folder ends with `/`.
+_TENSORBOARD = r"tensorboard/((train|validation)/(events[^/]*)?)?"
+_CHECKPOINT_FILE = r"((model\.keras|optimizer\.npz|history\.json|training\.json|manifest\.json)(\.new)?)?"
+_RESULT = rf"(\.mnist-job|outcome\.json|metrics\.prom|report\.html|history\.csv|model\.keras)(\.new)?|{_TENSORBOARD}"
+_WORK = (
+    r"lock|(run\.json|\.mnist-job|probe)(\.new)?|"
+    rf"lease/({RUN}\.(announced|held))?|"
+    rf"checkpoints/(\d{{7}}-{RUN}/{_CHECKPOINT_FILE})?|"
+    rf"{_TENSORBOARD}|"
+    rf"ray-{RUN}/.*|"  # Ray Train's own records, named by it
+    rf"(new|old)/({_RESULT})?"
+)
+Ours = Callable[[str], object]
+"""Whether a path, relative to a folder, is one that the program wrote there."""
+
+in_a_result: Ours = re.compile(_RESULT).fullmatch
+in_work: Ours = re.compile(_WORK).fullmatch
+in_a_checkpoint: Ours = re.compile(_CHECKPOINT_FILE).fullmatch
+is_checkpoint: Ours = re.compile(rf"\d{{7}}-{RUN}").fullmatch
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a marker says: whose folder it is, by the job's name and the run, and what was written into it."""
+
+    name: str
+    run: str
+    files: list[str] = field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        """The marker's content."""
+        return json.dumps({"program": _PROGRAM, **asdict(self)}).encode()
+
+    @classmethod
+    def read(cls, filesystem: fs.FileSystem, folder: str, name: str) -> "Mark | None":
+        """The marker of a folder of the job called `name`; None if there is none that is valid. Raises OSError."""
+        path = f"{folder}/{MARKER}"
+        if kind(filesystem, path) != "file":
+            return None
+        try:
+            with filesystem.open_input_stream(path) as stream:
+                said = json.loads(stream.read())
+            files = said["files"]
+            mark = cls(said["name"], said["run"], files)
+            ours = said["program"] == _PROGRAM and mark.name == name and all(isinstance(file, str) for file in files)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return mark if ours else None
+
+
+def kind(filesystem: fs.FileSystem, path: str) -> str | None:
+    """`file`, `folder` or `other` (a symbolic link on a local disk), or None where nothing is. Raises OSError."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        try:
+            mode = os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+    names = {fs.FileType.NotFound: None, fs.FileType.File: "file", fs.FileType.Directory: "folder"}
+    return names.get(filesystem.get_file_info(path).type, "other")
+
+
+def entries(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    """All paths below a folder, relative to it. A folder's ends with `/`, that of a link or a device with `@`."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return list(_local_entries(folder, ""))
+    found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    ends = {fs.FileType.File: "", fs.FileType.Directory: "/"}
+    start = len(folder.strip("/")) + 1
+    return [entry.path.strip("/")[start:] + ends.get(entry.type, "@") for entry in found]
+
+
+def _local_entries(folder: str, prefix: str) -> Iterator[str]:
+    with suppress(FileNotFoundError), os.scandir(folder) as found:  # another run may be removing it
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield f"{prefix}{entry.name}/"
+                yield from _local_entries(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield f"{prefix}{entry.name}" + ("" if entry.is_file(follow_symlinks=False) else "@")
+
+
+def foreign(filesystem: fs.FileSystem, folder: str, ours: Ours) -> str | None:
+    """The first entry below a folder that is not the program's, or None."""
+    return next((entry.rstrip("@") for entry in entries(filesystem, folder) if not ours(entry)), None)
+
+
+def remove(filesystem: fs.FileSystem, folder: str, ours: Ours) -> None:
+    """Remove a folder of the program, or of it what is `ours` where that is not all. Raises OSError."""
+    if kind(filesystem, folder) != "folder":
+        return
+    if isinstance(filesystem, fs.LocalFileSystem):
+        for at, folders, files, handle in os.fwalk(folder, topdown=False):  # does not follow links
+            prefix = "" if at == folder else f"{os.path.relpath(at, folder)}/"
+            for name in files:
+                mode = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode
+                if stat.S_ISREG(mode) and ours(prefix + name):
+                    os.unlink(name, dir_fd=handle)
+            for name in folders:
+                if ours(f"{prefix}{name}/"):
+                    _rmdir(name, handle)
+        _rmdir(folder)
+        return
+    found = entries(filesystem, folder)
+    kept = [entry for entry in found if not ours(entry)]
+    for entry in found:
+        if entry not in kept and not entry.endswith("/"):
+            with suppress(FileNotFoundError):
+                filesystem.delete_file(f"{folder}/{entry}")
+    below = sorted((entry for entry in found if entry.endswith("/")), key=len, reverse=True)
+    for entry in (*below, ""):  # the folder itself last
+        path = f"{folder}/{entry}".rstrip("/")
+        if not any(other.startswith(entry) for other in kept) and kind(filesystem, path) == "folder":
+            filesystem.delete_dir(path)
+
+
+def _rmdir(folder: str, handle: int | None = None) -> None:
+    """Remove a local folder if it is empty, and one at all."""
+    try:
+        os.rmdir(folder, dir_fd=handle)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EBUSY):
+            raise
+
+
+def make_folders(filesystem: fs.FileSystem, path: str) -> list[str]:
+    """Make a folder and those that lead to it; gives those that were not there, the topmost first. Raises OSError.
+
+    Object stores have no folders to make.
+    """
+    if filesystem.type_name in ("s3", "gcs", "abfs"):
+        return []
+    missing: list[str] = []
+    while path and filesystem.get_file_info(path).type == fs.FileType.NotFound:
+        missing.insert(0, path)
+        path = path.rpartition("/")[0]
+    made = []
+    for folder in missing:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            with suppress(FileExistsError):  # then another run made it
+                Path(folder).mkdir()
+                made.append(folder)
+        else:
+            filesystem.create_dir(folder, recursive=False)
+            made.append(folder)
+    return made
+
+
+def remove_empty(filesystem: fs.FileSystem, made: list[str]) -> None:
+    """Remove folders that `make_folders` made, unless somebody put something there. Raises OSError.
+
+    (On a file system that has no call for that they stay.)
+    """
+    for folder in reversed(made):
+        if isinstance(filesystem, fs.LocalFileSystem):
+            _rmdir(folder)
+        elif isinstance(filesystem, fs.PyFileSystem) and isinstance(filesystem.handler, fs.FSSpecHandler):
+            with suppress(OSError):
+                filesystem.handler.fs.rmdir(folder)
+
+
+def make_marked(folder: str, mark: Mark) -> None:
+    """Make a local folder that has its marker from its first moment. Raises FileExistsError where something is."""
+    temporary = Path(f"{folder}.{mark.run}.new")
+    temporary.mkdir()
+    try:
+        (temporary / MARKER).write_bytes(mark.to_json())
+        rename_new(str(temporary), folder)
+    except BaseException:
+        remove(fs.LocalFileSystem(), str(temporary), in_work)
+        raise
+
+
+def remove_marked(folder: str, mark: Mark) -> None:
+    """Remove a local folder that holds nothing but its marker and lock, so that it has its marker to its end."""
+    temporary = f"{folder}.{mark.run}.old"
+    rename_new(folder, temporary)
+    remove(fs.LocalFileSystem(), temporary, in_work)
+
+
+_RENAME_NOREPLACE, _AT_FDCWD = 1, -100  # linux/fs.h, fcntl.h
+
+
+def rename_new(source: str, target: str) -> None:
+    """Rename on a local disk. Raises FileExistsError where something is, even an empty folder, which rename replaces.
+
+    Where the system cannot do that in one step, an empty folder made at this very moment would be replaced.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), target)
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    Path(source).rename(target)
