@@ -106,17 +106,20 @@ def _locked_folder(place: Place, output: str, made: list[str]) -> Iterator[None]
 @contextmanager
 def _leased_folder(place: Place, output: str, made: list[str], tell: Tell) -> Iterator[Lease]:
     made += owned.make_folders(place.filesystem, output)
-    with Lease.taken(place.filesystem, place.work, place.mark.run, tell) as lease:
-        place.check_owner()
-        if not place.is_marked(place.work):
-            _write_marker(place)
-        try:
-            yield lease
-        finally:
-            with suppress(OSError, pa.ArrowException):
-                if lease.lost is None and _is_done(place):
-                    place.filesystem.delete_file(f"{place.work}/{MARKER}")
-    owned.remove_empty(place.filesystem, [place.work, f"{place.work}/lease"])
+    try:
+        with Lease.taken(place.filesystem, place.work, place.mark.run, tell) as lease:
+            place.check_owner()
+            if not place.is_marked(place.work):
+                _write_marker(place)
+            try:
+                yield lease
+            finally:
+                with suppress(OSError, pa.ArrowException):
+                    if lease.lost is None and _is_done(place):
+                        place.filesystem.delete_file(f"{place.work}/{MARKER}")
+    finally:
+        with suppress(OSError, pa.ArrowException):
+            owned.remove_empty(place.filesystem, [place.work, f"{place.work}/lease"])
 
 
 def _is_done(place: Place) -> bool:

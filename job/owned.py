@@ -106,8 +106,13 @@ def _local_entries(folder: str, prefix: str) -> Iterator[str]:
 
 
 def foreign(filesystem: fs.FileSystem, folder: str, ours: Ours) -> str | None:
-    """The first entry below a folder that is not the program's, or None."""
-    return next((entry.rstrip("@") for entry in entries(filesystem, folder) if not ours(entry)), None)
+    """The first entry below a folder that is not the program's, or None.
+
+    An object store's folder is no entry of its own: it is there only for what is in it.
+    """
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    found = (entry for entry in entries(filesystem, folder) if local or not entry.endswith("/"))
+    return next((entry.rstrip("@") for entry in found if not ours(entry)), None)
 
 
 def remove(filesystem: fs.FileSystem, folder: str, ours: Ours) -> None:

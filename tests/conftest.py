@@ -155,6 +155,25 @@ def npz(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[tuple[str, object]]:
+    """A bucket of a real S3 protocol server, as the parameters after `?` in pyarrow's URI, and its client."""
+    import boto3  # slow to import, and seldom needed
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    port = free_port()
+    server = ThreadedMotoServer("127.0.0.1", port)
+    server.start()
+    try:
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1", client
+    finally:
+        server.stop()
+
+
 def pushgateway_command(address: str) -> list[str]:
     """A real Pushgateway that forgets (Debian's keeps what it got in /var/lib)."""
     return [tool("prometheus-pushgateway"), f"--web.listen-address={address}", "--persistence.file="]

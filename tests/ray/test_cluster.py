@@ -8,10 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.conftest import PROGRAM, RAY, TINY, TOKEN, free_port, job, ray_head
 from tests.unit.test_metrics import values
@@ -75,22 +73,6 @@ def test_ray_job_submit_of_a_job_that_fails(head, tmp_path):
     assert (last["status"], last["driver_exit_code"]) == ("FAILED", 3)
 
 
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[tuple[str, object]]:
-    """A bucket of a real S3 protocol server, and its client; the parameters after `?` are pyarrow's."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    port = free_port()
-    server = ThreadedMotoServer("127.0.0.1", port)
-    server.start()
-    try:
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="bucket")
-        yield f"?scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1", client
-    finally:
-        server.stop()
-
-
 def test_data_and_results_on_an_object_store(bucket, npz, tmp_path):
     parameters, s3 = bucket
     s3.upload_file(str(npz(x_train=np.random.default_rng(0).integers(0, 9, (100, 4, 5)))), "bucket", "in/data.npz")
@@ -98,7 +80,7 @@ def test_data_and_results_on_an_object_store(bucket, npz, tmp_path):
     result = job("run", *places, "--epochs", "2", cwd=tmp_path, **os.environ)
     assert (result.returncode, result.stderr) == (0, "")
     keys = {entry["Key"]: entry["Size"] for entry in s3.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]}
-    files = ("history.csv", "metrics.prom", "model.keras", "outcome.json", "report.html")
+    files = (".mnist-job", "history.csv", "metrics.prom", "model.keras", "outcome.json", "report.html")
     event_files = ("tensorboard/train/events", "tensorboard/validation/events")
     assert {key.partition(".out.tfevents.")[0] for key, size in keys.items() if size} == {
         f"out/mnist-job/{name}" for name in (*files, *event_files)

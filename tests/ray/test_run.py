@@ -76,6 +76,7 @@ def test_it_leaves_the_files_of_the_design_and_nothing_else(finished):
     assert [path.partition(".out.tfevents.")[0] for path in found] == [
         "runs",
         "runs/mnist-job",
+        "runs/mnist-job/.mnist-job",
         "runs/mnist-job/history.csv",
         "runs/mnist-job/metrics.prom",
         "runs/mnist-job/model.keras",
@@ -163,6 +164,7 @@ def test_evaluate_gives_the_runs_figures_again(finished, tmp_path):
     assert again["evaluation"] == outcome(folder)["evaluation"]
     assert again["model_sha256"] == outcome(folder)["model_sha256"]
     assert sorted(path.name for path in (tmp_path / "runs/mnist-job-evaluation").iterdir()) == [
+        ".mnist-job",
         "metrics.prom",
         "outcome.json",
         "report.html",
