@@ -24,6 +24,7 @@ RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more 
 EVALUATION_RETRIES = 2  # of the evaluate task, when its process or node is lost
 CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
 LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a process has to start there
+ROOM_SECONDS = 300.0  # for an autoscaler to make room for the evaluation
 EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
 # `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
 HASTY_SECONDS = 2.0

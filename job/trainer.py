@@ -12,7 +12,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import affinity, ray_cluster
+from job import affinity, environment, ray_cluster
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -143,12 +143,13 @@ class _Follower(threading.Thread):
 def _worker(arguments: dict[str, Any]) -> None:
     """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
     config = arguments["config"]
+    environment.pin()
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if arguments["own_cpus"]:
         affinity.keep_to_own_cpus(config.threads_per_worker)
     clock = Clock()
-    with needless_hidden():
+    with needless_hidden(), environment.keras_at_its_defaults():
         from job import loop
 
     clock.ended("imports")
