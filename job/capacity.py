@@ -2,17 +2,26 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from job import ray_private
+from job import ray_address, ray_private
 from job.config import JobConfig, Settings
 from job.errors import ClusterError
 from job.policy import LOOK_SECONDS, ROOM_SECONDS
 
 Resources = dict[str, float]
+
+
+class Need(NamedTuple):
+    """Room for `count` processes at once, `each` with so much; `seconds` is how long to wait for it."""
+
+    what: str
+    number: int
+    each: Resources
+    seconds: float
 
 
 def check(config: Settings, tell: Callable[[str], None]) -> None:
@@ -21,37 +30,37 @@ def check(config: Settings, tell: Callable[[str], None]) -> None:
     Where an autoscaler is there, ask it and wait for `start_timeout` seconds; `tell` gets a sentence before. Raises
     ClusterError where room is missing, and none is to come or it did not come in time.
     """
+    grows = _can_grow if not ray_address.of(config).is_local else lambda: False
     if isinstance(config, JobConfig):
         worker = _resources(config.cpus_per_worker, gpu=config.use_gpu)
-        _make_room("the workers", config.least_workers, worker, config.start_timeout, tell)
-    _make_room("the evaluation", 1, _resources(1, gpu=config.evaluate_on_gpu), ROOM_SECONDS, tell)
+        _make_room(Need("the workers", config.least_workers, worker, config.start_timeout), grows, tell)
+    evaluation = _resources(1, gpu=config.evaluate_on_gpu)
+    _make_room(Need("the evaluation", 1, evaluation, ROOM_SECONDS), grows, tell)
 
 
 def _resources(cpus: float, *, gpu: bool) -> Resources:
     return {"CPU": cpus} | ({"GPU": 1} if gpu else {})
 
 
-def _make_room(what: str, count: int, each: Resources, seconds: float, tell: Callable[[str], None]) -> None:
-    nodes = _nodes()
-    fits = sum(_holds(node, each) for node in nodes)
-    if fits >= count:
+def _make_room(need: Need, can_grow: Callable[[], bool], tell: Callable[[str], None]) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    fits = sum(_holds(node, need.each) for node in nodes)
+    if fits >= need.number:
         return
     there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    asked = f"{count} x {each['CPU']:g} CPU" + (" and 1 GPU" if "GPU" in each else "")
-    lacking = f"{what} need {asked}; the cluster's {len(nodes)} nodes have {there}, which holds {fits} of {count}"
+    asked = f"{need.number} x {need.each['CPU']:g} CPU" + (" and 1 GPU" if "GPU" in need.each else "")
+    lacking = (
+        f"{need.what} need {asked}; the cluster's {len(nodes)} nodes have {there}, which holds {fits} of {need.number}"
+    )
     less = "Ask for less (--workers, --cpus-per-worker), or give the cluster more"
-    if not _can_grow():
+    if not can_grow():
         raise ClusterError(f"{lacking}. {less}")
-    tell(f"{lacking}; waiting up to {seconds:g} s for its autoscaler to add nodes")
-    if not _asked_for(count, each, seconds):
+    tell(f"{lacking}; waiting up to {need.seconds:g} s for its autoscaler to add nodes")
+    if not _came(need):
         raise ClusterError(
-            f"{lacking} when it was asked for, and its autoscaler has not made that room within {seconds:g} s. "
-            f"{less}: a higher limit on its nodes, or longer to start them (--start-timeout)"
+            f"{lacking}, and its autoscaler has not made that room within {need.seconds:g} s. {less}: a higher limit "
+            "on its nodes, or longer to start them (--start-timeout)"
         )
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _holds(node: Resources, each: Resources) -> int:
@@ -66,13 +75,13 @@ def _can_grow() -> bool:
     return bool(known)
 
 
-def _asked_for(count: int, each: Resources, seconds: float) -> bool:
-    """Whether there was room for all at once in so many seconds. It is free again then, for Ray Train to ask for it."""
-    group = placement_group([each] * count)
-    deadline = time.monotonic() + seconds
+def _came(need: Need) -> bool:
+    """Whether there was room for all at once in time. It is free again then, for Ray Train to ask for it."""
+    group = placement_group([need.each] * need.number)  # what an autoscaler looks at
+    deadline = time.monotonic() + need.seconds
     try:
         while time.monotonic() < deadline:
-            if group.wait(1):  # which hears no signal
+            if group.wait(1):  # a second, since it hears no signal
                 return True
         return False
     finally:

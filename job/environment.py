@@ -3,13 +3,13 @@
 Each process of a run pins what it depends on before it imports that; those of a local Ray inherit it from the driver.
 """
 
-import importlib.util
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +55,24 @@ def prepare() -> None:
     ours = str(Path(__file__).resolve().parent.parent)
     if sys.path and sys.path[0] == script != ours:
         del sys.path[0]  # Ray hands it on to the workers
-    _check_imports(Path.cwd())
+    _check_imports(Path.cwd().resolve())
 
 
 def _check_imports(folder: Path) -> None:
     for name in _IMPORTED:
-        if not any((folder / entry).exists() for entry in (f"{name}.py", name)) or name in sys.modules:
-            continue
-        found = importlib.util.find_spec(name)
-        places = [found.origin] if found is not None and found.origin else []
-        if found is not None and found.submodule_search_locations:
-            places += found.submodule_search_locations
-        for place in map(Path, places):
-            if folder in (place.parent, place.parent.parent if place.name == "__init__.py" else None):
-                raise UsageError(
-                    f"{place}: would be imported in place of the package {name}; rename it, take its folder out of "
-                    "PYTHONPATH, or start the program in another folder"
-                )
+        found = PathFinder.find_spec(name)
+        if found is not None and folder / name in _places(found):
+            raise UsageError(
+                f"{folder / name}: would be imported in place of the package {name}; rename it, take its folder out "
+                "of PYTHONPATH, or start the program in another folder"
+            )
+
+
+def _places(found: ModuleSpec) -> list[Path]:
+    """Where an import would find the folder of a package, or a module, whose suffix is left out."""
+    if found.submodule_search_locations is not None:
+        return [Path(place).resolve() for place in found.submodule_search_locations]
+    return [Path(found.origin).resolve().with_suffix("")] if found.origin else []
 
 
 @contextmanager
