@@ -87,10 +87,10 @@ def refusal(address: Address, error: BaseException) -> ClusterError:
             f"{where}the cluster runs {theirs}, and this program {ours}; install the cluster's versions here, or start "
             "the cluster with these"
         )
-    if "InvalidRayAddress" in told or isinstance(error, ConnectionError):
+    if "waiting for GCS" in told:
         return ClusterError(
-            f"{where}no Ray cluster can be reached: {_first_line(error)}; {_WANTED}, "
-            "which is neither the dashboard's port nor Ray Client's"
+            f"{where}something listens there, and is no Ray head that answers; {_WANTED}: not the port of the "
+            "dashboard (8265) or of Ray Client (10001)"
         )
     return ClusterError(f"{where}no Ray cluster can be reached: {_first_line(error)}")
 

@@ -59,7 +59,7 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
     try:
         if not address.is_local:
             place = _answering(address)
-            ray_private.check_token(place)
+            ray_private.check_head(place)
         with ray_private.replaced(replacements), contextlib.chdir(_empty(folder)):
             ray.init(
                 address=place,

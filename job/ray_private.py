@@ -1,7 +1,9 @@
 """What a run uses of Ray beyond its public interface. What a later Ray does not have is done without."""
 
 import json
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -82,12 +84,27 @@ def found() -> str:
     return find("auto") or "auto" if find is not None else "auto"
 
 
-def check_token(address: str) -> None:
-    """Raises ray.exceptions.AuthenticationError at once if the head at HOST:PORT does; `ray.init` tries for 20 s."""
+def check_head(address: str) -> None:
+    """Ask the head at HOST:PORT once; `ray.init` asks for 20 s one that refuses, and for a quarter of an hour another.
+
+    Raises ray.exceptions.AuthenticationError or RpcError, the latter after 40 s.
+    """
     client: Any = getattr(ray._raylet, "GcsClient", None)
     if client is not None:
-        with suppress(ray.exceptions.RpcError, RuntimeError):  # `ray.init` tells of all else
+        with _quiet_library():
             client(address=address)
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Ray's C++ writes to standard error itself, at a level that is set before its import."""
+    sys.stderr.flush()
+    with Path(os.devnull).open("w") as nothing, os.fdopen(os.dup(2), "w") as stderr:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr.fileno(), 2)
 
 
 def has_autoscaler() -> bool | None:
