@@ -75,7 +75,10 @@ def refusal(address: Address, error: BaseException) -> ClusterError:
             "cannot be read or is empty; put the cluster's token into it"
         )
     if "uthentication" in told:
-        has = "refuses the token that it was given" if _gives_token() else "demands a token, and none was given"
+        given = (
+            os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and "no authentication token was found" not in told
+        )
+        has = "refuses the token that it was given" if given else "demands a token, and none was given"
         return ClusterError(
             f"{where}the cluster {has}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) "
             "to what `ray get-auth-token` prints on the cluster's head"
@@ -105,11 +108,6 @@ def _local(error: BaseException, told: str) -> str:
     if re.search(r"timed? ?out|timeout|in time|within \d+", told, re.IGNORECASE):
         return f"it was not ready in time ({_first_line(error)}); is the machine too busy? start again later"
     return _first_line(error)
-
-
-def _gives_token() -> bool:
-    mode = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-    return mode and ("RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

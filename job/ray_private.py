@@ -79,7 +79,14 @@ def _get_node(gcs_address: str, node_id: str) -> Any:
 
 
 def found() -> str:
-    """The HOST:PORT that `auto` means on this machine. Raises ConnectionError where there is none."""
+    """The HOST:PORT that `auto` means on this machine. Raises ConnectionError where there is none.
+
+    As Ray does for `auto`, and not for an address: its token is used where the user has one.
+    """
+    with suppress(ImportError):
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     find: Callable[[str], str | None] | None = getattr(services, "canonicalize_bootstrap_address", None)
     return find("auto") or "auto" if find is not None else "auto"
 

@@ -37,19 +37,24 @@ def refused(result: subprocess.CompletedProcess[str], code: int, *sentences: str
         assert sentence in result.stderr
 
 
+NO_TOKEN = "the cluster demands a token, and none was given; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN"
+NO_FILE = "the file that RAY_AUTH_TOKEN_PATH names (/nowhere/token) cannot be read or is empty"
+
+
 @pytest.mark.parametrize(
-    ("token", "sentence"),
+    ("name", "token", "sentence"),
     [
-        ({}, "the cluster demands a token, and none was given; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN"),
-        (TOKEN | {"RAY_AUTH_TOKEN": "0" * 64}, "the cluster refuses the token that it was given; set RAY_AUTH_MODE"),
+        ("--address", {}, NO_TOKEN),
+        ("RAY_ADDRESS", {"RAY_AUTH_MODE": "token"}, NO_TOKEN),
         (
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"},
-            "the file that RAY_AUTH_TOKEN_PATH names (/nowhere/token) cannot be read or is empty",
+            "--address",
+            TOKEN | {"RAY_AUTH_TOKEN": "0" * 64},
+            "the cluster refuses the token that it was given; set RAY_",
         ),
+        ("RAY_ADDRESS", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, NO_FILE),
     ],
-    ids=["none", "wrong", "file"],
+    ids=["no mode", "no token", "another", "no file"],
 )
-@pytest.mark.parametrize("name", ["--address", "RAY_ADDRESS"])
 def test_a_head_that_demands_a_token(head, tmp_path, name, token, sentence):
     flags, variables = (("--address", head.address), {}) if name == "--address" else ((), {name: head.address})
     result = job("run", *TINY, *flags, cwd=tmp_path, HOME=str(tmp_path), **variables, **token)
