@@ -1,6 +1,10 @@
 """`python -m job` is `mnist-job`."""
 
-from job.cli import main
+import sys
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, whose files are no modules of this program
+    from job.cli import main
+
     raise SystemExit(main())

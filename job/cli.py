@@ -13,7 +13,7 @@ from typing import NoReturn
 import shtab
 import yaml
 
-from job import kubernetes_flags, options, sources
+from job import environment, kubernetes_flags, options, sources
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import Interrupted, JobError, UsageError
 from job.log import Log, write
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
+        environment.prepare()
         parsed, rest = options.parser(_COMMANDS).parse_known_args(arguments)
         command = _COMMANDS[parsed.command]
         config = _settings(command.settings, parsed, rest, log)

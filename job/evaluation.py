@@ -17,7 +17,7 @@ import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import data, storage
+from job import data, environment, storage
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
@@ -89,6 +89,7 @@ class _Process:
     """Begins to import TensorFlow when it starts; `early`, in the time that the workers leave."""
 
     def __init__(self, config: Settings, *, early: bool) -> None:
+        environment.pin()
         if not config.verbose:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         self._config = config
@@ -128,7 +129,7 @@ def _read(model: storage.File, wanted: str | None) -> storage.File:
 
 
 def _import_keras() -> None:
-    with needless_hidden():
+    with needless_hidden(), environment.keras_at_its_defaults():
         importlib.import_module("keras")
 
 

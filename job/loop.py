@@ -16,7 +16,7 @@ import keras
 import ray.train.collective
 import tensorflow as tf
 
-from job import data, model
+from job import data, model, tensorflow_private
 from job.batches import Plan, ResidentBatches, Share, Tensor
 from job.checkpoint import Checkpoints
 from job.config import JobConfig
@@ -98,6 +98,7 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
             "tensorflow[and-cuda] and the node its driver"
         )
     _await_first_worker()
+    tensorflow_private.leave_silent_workers_to_ray(config.worker_timeout)
     # Without `timeout_seconds`: it starts a thread for each collective, which sleeps for that long (tsl's
     # SchedClosureAfter), and after some ten thousand steps the process has no thread left. Ray Train's health check
     # finds silent workers instead.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import cluster, data, delivery, exporter, live, metrics, ray_cluster, report, state, storage, trainer
+from job import capacity, cluster, data, delivery, exporter, live, metrics, ray_cluster, report, state, storage, trainer
 from job.checkpoint import MODEL, Checkpoint, Checkpoints
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -231,7 +231,7 @@ def _cluster(this: Run) -> Iterator[None]:
     with ExitStack() as stack:
         with this.stage("ray_start", ClusterError, ray_cluster.doing(this.config)):
             stack.enter_context(ray_cluster.connected(this.config))
-            ray_cluster.check_capacity(this.config)
+            capacity.check(this.config, this.log.info)
             if this.config.exporter_port is not None:
                 exporter.start(this.config.exporter_port)
         yield

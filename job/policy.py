@@ -27,6 +27,7 @@ LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a p
 LEASE_RENEWAL_SECONDS = 10.0  # of a run's lease on its folder, where the store has no locks
 LEASE_SECONDS = 45.0  # after its last renewal; then another run may take the folder over
 LEASE_LOOK_SECONDS = 2.0  # between two looks whether another run renews its lease
+ROOM_SECONDS = 300.0  # for an autoscaler to make room for the evaluation
 EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
 # `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
 HASTY_SECONDS = 2.0

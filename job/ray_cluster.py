@@ -6,22 +6,19 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import services, utils
-from ray._private.node import Node
-from ray._private.state import GlobalState
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job.config import JobConfig, Settings
-from job.errors import ClusterError
-from job.policy import CONNECT_SECONDS, LOOK_SECONDS
+from job import ray_address, ray_private
+from job.config import Settings
+from job.errors import ClusterError, JobError
+from job.policy import LOOK_SECONDS
+from job.ray_address import Address
 
 LOCAL_RAY = {"prestart_worker_first_driver": False}  # no Python process before one is asked for
 
@@ -30,46 +27,55 @@ LOCAL_RAY = {"prestart_worker_first_driver": False}  # no Python process before 
 def connected(config: Settings) -> Iterator[None]:
     """Connected to Ray, and disconnected at the end, whatever the end. A local Ray is stopped with all its processes.
 
-    Within itself it changes nothing. Raises ClusterError if the address gives no answer.
+    Within itself it changes nothing. Raises UsageError if the address is none, ClusterError if it gives no answer.
     """
     if ray.is_initialized():
         yield
         return
-    address = _address(config)
-    _check_answers(address)
+    address = ray_address.of(config)
+    ray_address.check_form(address)
     # A local Ray's logs and sockets go when it goes. Not below TMPDIR, which may be too long for a socket's name.
-    folder = tempfile.mkdtemp(prefix="mnist-job-", dir="/tmp") if address == "local" else None
+    folder = Path(tempfile.mkdtemp(prefix="mnist-job-", dir="/tmp"))
     try:
         with _initialized(config, address, folder):
             yield
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # its last process may still be writing its last line
+        shutil.rmtree(folder, ignore_errors=True)  # its last process may still be writing its last line
 
 
 @contextlib.contextmanager
-def _initialized(config: Settings, address: str, folder: str | None) -> Iterator[None]:
+def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    place = address.value
     local: dict[str, Any] = {}
-    if address == "local":
-        local = {"_temp_dir": folder, "include_dashboard": False, "_system_config": LOCAL_RAY}
+    replacements: list[ray_private.Replacement] = []
+    if address.is_local:
+        local = {"_temp_dir": str(folder), "include_dashboard": False, "_system_config": LOCAL_RAY}
+        replacements = ray_private.unseen(folder) + (ray_private.lean() if quiet else [])
+        _give_token()
     try:
-        with _lean_start() if local and quiet else contextlib.nullcontext():
+        if not address.is_local:
+            place = _answering(address)
+            ray_private.check_head(place)
+        with ray_private.replaced(replacements), contextlib.chdir(_empty(folder)):
             ray.init(
-                address=address,
+                address=place,
                 log_to_driver=not quiet,
                 logging_level=logging.CRITICAL if quiet else logging.INFO,
                 namespace="mnist-job",
                 **local,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
     except (KeyboardInterrupt, SystemExit) as stop:  # the latter is how Ray answers SIGTERM while it starts
         ray.shutdown()
         raise KeyboardInterrupt from stop
+    except JobError:
+        raise
+    except Exception as error:  # Ray raises the class itself where it is not ready in time
+        ray.shutdown()
+        raise ray_address.refusal(address, error) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own in their place
     try:
@@ -80,50 +86,43 @@ def _initialized(config: Settings, address: str, folder: str | None) -> Iterator
         ray.shutdown()
 
 
-@contextlib.contextmanager
-def _lean_start() -> Iterator[None]:
-    """A local Ray begins without the processes that a job does not use: 2 s less, of both its start and its end.
+def _empty(folder: Path) -> Path:
+    """Where the driver is when it starts Ray, which puts that folder on the path of the workers' imports."""
+    empty = folder / "empty"
+    empty.mkdir()
+    return empty
 
-    They are the dashboard's server (which starts without a dashboard as well), the autoscaler and the reader of logs.
-    And the driver neither imports the dashboard's packages to see that they are there, which this package's
-    dependencies say, nor sleeps for a second where its node is not known a tenth after its start: 0.4 s less.
-    """
-    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
-        (Node, "start_api_server", lambda _self, **_: None),
-        (Node, "start_monitor", lambda _self, **_: None),
-        (Node, "start_log_monitor", lambda _self, **_: None),
-        (utils, "get_dashboard_dependency_error", lambda: None),
-        (services, "get_node", _get_node),
-    ]
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    for owner, name, replacement in replaced:
-        setattr(owner, name, replacement)
+
+def _give_token() -> None:
+    """A local Ray keeps others out, whatever the variables say, and needs no file below HOME for that."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):  # without a mode Ray switches its token on
+        os.environ.pop(name, None)
+    os.environ["RAY_AUTH_TOKEN"] = ray_private.TOKEN
+
+
+def _answering(address: Address) -> str:
+    """The HOST:PORT of a head that listens. Raises ClusterError."""
+    if address.value != "auto":
+        ray_address.check_answers(address.value, f"{address}: no Ray cluster can be reached")
+        return address.value
+    start = "start one (`ray start --head`), give HOST:PORT, or leave it out for a Ray of the job's own"
     try:
-        yield
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
-
-
-def _get_node(gcs_address: str, node_id: str) -> Any:
-    """As Ray's own, which sleeps for a second if the node is not known yet; it becomes known within one."""
-    state: Any = GlobalState()  # type: ignore[no-untyped-call]
-    state._initialize_global_state(services._get_gcs_client_options(gcs_address))  # type: ignore[no-untyped-call]
-    for _ in range(100):
-        if any(node["NodeID"] == node_id for node in state.node_table()):
-            break
-        time.sleep(0.01)
-    return state.get_node(node_id)
+        place = ray_private.found()
+    except ConnectionError as error:
+        raise ClusterError(f"{address}: no Ray cluster runs on this machine; {start}") from error
+    if place != "auto":
+        ray_address.check_answers(place, f"{address}: the cluster at {place} was the last here, and is gone; {start}")
+    return place
 
 
 def doing(config: Settings) -> str:
     """What `connected` does, for people."""
-    return "starting a local Ray" if is_local(config) else f"connecting to Ray at {_address(config)}"
+    return "starting a local Ray" if is_local(config) else f"connecting to Ray at {ray_address.of(config).value}"
 
 
 def is_local(config: Settings) -> bool:
     """Whether the job has a Ray of its own, which ends with it."""
-    return _address(config) == "local"
+    return ray_address.of(config).is_local
 
 
 def this_node() -> str:
@@ -131,16 +130,9 @@ def this_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def check_capacity(config: Settings) -> None:
-    """Raises ClusterError unless the cluster's nodes can hold all workers at once, and the evaluation after them."""
-    if isinstance(config, JobConfig):
-        _check_fits(config.least_workers, config.cpus_per_worker, int(config.use_gpu), "the workers")
-    _check_fits(1, 1, int(config.evaluate_on_gpu), "the evaluation")
-
-
 def check_head_answers() -> None:
     """Raises ClusterError if the head of the connected cluster is gone."""
-    _connect(str(ray.get_runtime_context().gcs_address), "the Ray head is gone: {}")
+    ray_address.check_answers(str(ray.get_runtime_context().gcs_address), "the Ray head is gone")
 
 
 def short_of_memory() -> list[str]:
@@ -164,40 +156,3 @@ def kills_for_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         if file.exists():
             return int(dict(line.split() for line in file.read_text().splitlines()).get("oom_kill", 0))
     return 0
-
-
-def _address(config: Settings) -> str:
-    return config.address or os.environ.get("RAY_ADDRESS") or "local"
-
-
-def _check_fits(count: int, cpus: float, gpus: int, what: str) -> None:
-    fits = 0
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    for resources in nodes:
-        by_cpu = int(resources.get("CPU", 0) / cpus + 1e-9)
-        fits += min(by_cpu, int(resources.get("GPU", 0))) if gpus else by_cpu
-    if fits >= count:
-        return
-    there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    asked = f"{count} x {cpus:g} CPU" + (" and 1 GPU" if gpus else "")
-    raise ClusterError(
-        f"{what} need {asked}; the cluster's {len(nodes)} nodes have {there}, which holds {fits} of {count}. "
-        "Ask for less (--workers, --cpus-per-worker), or give the cluster more"
-    )
-
-
-def _check_answers(address: str) -> None:
-    if address not in ("local", "auto") and address.rpartition(":")[2].isdigit():
-        _connect(address, f"--address {address}: no Ray cluster can be reached: {{}}")
-
-
-def _connect(address: str, sentence: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(sentence.format(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -135,7 +135,13 @@ class _Fixed(FixedScalingPolicy):
 
 
 class TensorFlowBackendConfig(BackendConfig):
-    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import."""
+    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import.
+
+    `nodes` is the name of each worker's node, by rank, of those that started last.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -144,21 +150,25 @@ class TensorFlowBackendConfig(BackendConfig):
 
 
 class _TensorFlowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Ray Train's hook between the start of the workers and that of their loops."""
         # A free port may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
-        addresses = worker_group.execute(_free_address)
+        places = worker_group.execute(_place)
+        addresses = [address for address, _ in places]
+        assert isinstance(backend_config, TensorFlowBackendConfig)
+        backend_config.nodes = [node for _, node in places]
         ray.get(
             [worker_group.execute_single_async(rank, _set_tf_config, addresses, rank) for rank in range(len(addresses))]
         )
 
 
-def _free_address() -> str:
+def _place() -> tuple[str, str]:
+    """An address that TensorFlow can listen at, and the name of this node."""
     host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", socket.gethostname()
 
 
 def _set_tf_config(addresses: list[str], rank: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import affinity, ray_cluster
+from job import affinity, environment, ray_cluster
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -49,11 +50,12 @@ def train(
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.worker_timeout),
     }
     journal = Journal()
+    backend = TensorFlowBackendConfig()
 
     def on_loss(failure: WorkerGroupError, again: bool) -> None:
         ray_cluster.check_head_answers()
         if again:
-            journal.write(Restart(_first_cause(failure.worker_failures)))
+            journal.write(Restart(_first_cause(failure.worker_failures, backend.nodes, config.worker_timeout)))
 
     least, most = config.least_workers, config.most_workers
     trainer = Trainer(
@@ -65,7 +67,7 @@ def train(
             "journal": journal,
             "own_cpus": ray_cluster.is_local(config) and not config.use_gpu,
         },
-        backend_config=TensorFlowBackendConfig(),
+        backend_config=backend,
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
@@ -101,7 +103,7 @@ def train(
         if (refused := refusal(failure)) is not None:
             raise refused from failure
         ray_cluster.check_head_answers()
-        raise TrainingError(f"training failed: {_reason(failure)}") from failure
+        raise TrainingError(f"training failed: {_reason(failure, backend.nodes, config.worker_timeout)}") from failure
     last = checkpoints.newest()
     if last is None or len(last.history) != config.epochs:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
@@ -142,12 +144,13 @@ class _Follower(threading.Thread):
 def _worker(arguments: dict[str, Any]) -> None:
     """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
     config = arguments["config"]
+    environment.pin()
     if not config.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if arguments["own_cpus"]:
         affinity.keep_to_own_cpus(config.threads_per_worker)
     clock = Clock()
-    with needless_hidden():
+    with needless_hidden(), environment.keras_at_its_defaults():
         from job import loop
 
     clock.ended("imports")
@@ -157,36 +160,47 @@ def _worker(arguments: dict[str, Any]) -> None:
         raise
     except Exception as error:
         # As text: a TensorFlow exception would make the driver import TensorFlow to unpickle it.
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        text = f"{type(error).__name__}: {_own_words(str(error))}"
         if worth_a_restart(error):
             raise WorkerError(text) from error
         raise TrainingError(f"training failed: {text} (--verbose shows where)") from error
+
+
+def _own_words(message: str) -> str:
+    """A TensorFlow error without the places in the program that it begins with, and the graph's nodes at its end."""
+    *_, words = re.split(r"^Node: '.*'$", message, flags=re.MULTILINE)
+    return " ".join(words.partition("[[{{")[0].split())[:500]
 
 
 class WorkerError(Exception):
     """What a worker's loop raised, in words; it may pass when all start again."""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, nodes: list[str], worker_timeout: float) -> str:
     if isinstance(error, WorkerGroupError):
-        return _first_cause(error.worker_failures)
+        return _first_cause(error.worker_failures, nodes, worker_timeout)
     return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
-_DEAD = "the process of worker {rank} died (killed, perhaps for its memory, or its node was lost)"
+_DEAD = "the process of {worker} died (killed, perhaps for its memory, or its node was lost)"
 # What Ray says of a lost worker, in whichever of its exceptions, and what that means; the first that fits.
 _FATES = {
-    "out of memory issue": "worker {rank} was killed because its node or pod ran out of memory; "
+    "out of memory issue": "{worker} was killed because its node or pod ran out of memory; "
     "give it more, or its workers less to hold",
     "worker process has died": _DEAD,
     "actor died": _DEAD,
+    "health check has been hanging": "{worker} did not answer for {seconds:g} seconds (--worker-timeout)",
 }
 
 
-def _first_cause(failures: dict[int, Exception]) -> str:
+def _first_cause(failures: dict[int, Exception], nodes: list[str], worker_timeout: float) -> str:
     """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
+
+    def worker(rank: int) -> str:
+        return f"worker {rank} on node {nodes[rank]}" if rank < len(nodes) else f"worker {rank}"
+
     for told, sentence in _FATES.items():
         ranks = [rank for rank, error in failures.items() if told in str(error)]
         if ranks:
-            return sentence.format(rank=min(ranks))
-    return f"worker {min(failures)}: {last_line(failures[min(failures)])}"
+            return sentence.format(worker=worker(min(ranks)), seconds=worker_timeout)
+    return f"{worker(min(failures))}: {last_line(failures[min(failures)])}"

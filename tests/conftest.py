@@ -91,9 +91,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
+def ray_head(folder: Path, *flags: str, port: int | None = None, **environment: str) -> Iterator[Head]:
     """A Ray head as `ray start --head` makes it, ready to take jobs."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard = port or free_port(), free_port()
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", *flags]
     command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
     # A folder of its own, with a short name for sockets: in Ray's it would leave its address to every `ray.init()`.
@@ -102,7 +102,7 @@ def ray_head(folder: Path, *flags: str) -> Iterator[Head]:
         (folder / "head.log").open("w") as output,
     ):
         command += [f"--temp-dir={temporary}"]
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | TOKEN | environment)
         head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", Path(temporary), process)
         check = [RAY, "job", "list", "--address", head.jobs]
         deadline = time.monotonic() + WAIT_SECONDS

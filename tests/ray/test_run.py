@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -303,12 +304,13 @@ def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
 
 def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     """Stopped, not killed: alive and silent, so that the other waits for it in a collective."""
-    process = start("run", *LONG, "--max-failures", "0", "--worker-timeout", "10", cwd=tmp_path)
+    process = start("run", *LONG, "--max-failures", "0", "--worker-timeout", "15", cwd=tmp_path)
     wait_for(process, "epoch ")
     workers(process)[0].suspend()
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    told = r"mnist-job: training failed: worker [01] on node \S+ did not answer for 15 seconds \(--worker-timeout\)\n"
     assert process.returncode == 5
-    assert stderr.startswith("mnist-job: training failed: worker ")
+    assert re.fullmatch(told, stderr), stderr
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,57 @@
+"""A cluster that has no room yet, and an autoscaler: Ray's own, whose nodes are processes of this machine."""
+
+import json
+
+from tests.conftest import TINY, TOKEN, WAIT_SECONDS, free_port, job, ray_head
+
+HEAD_NODE = "f" * 51 + "00000"  # the id that Ray's provider of such nodes expects
+
+
+def autoscaling(port: int) -> dict[str, object]:
+    """From no node to two, of one CPU each."""
+    files = ("cluster_synced_files", "rsync_exclude", "rsync_filter")
+    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    return {
+        **{key: {} for key in ("docker", "auth", "file_mounts")},
+        **{key: [] for key in (*files, *(f"{name}_commands" for name in commands))},
+        "cluster_name": "growing",
+        "max_workers": 2,
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 60,
+        "file_mounts_sync_continuously": False,
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": f"127.0.0.1:{port}",
+            "head_node_id": HEAD_NODE,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "small": {"resources": {"CPU": 1, "object_store_memory": 10**8}, "node_config": {}, "max_workers": 2},
+        },
+    }
+
+
+def test_a_cluster_that_scales_from_zero_is_asked_for_room_and_waited_for(tmp_path):
+    port = free_port()
+    (tmp_path / "autoscaling.json").write_text(json.dumps(autoscaling(port)))
+    flags = ("--num-cpus=0", f"--autoscaling-config={tmp_path / 'autoscaling.json'}")
+    growing = {
+        "RAY_FAKE_CLUSTER": "1",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
+    }
+    with ray_head(tmp_path, *flags, port=port, **growing) as head:
+        place = ("--address", head.address, "--start-timeout")
+        result = job("run", *TINY, "--workers", "3", *place, "10", cwd=tmp_path, **TOKEN)
+        assert (result.returncode, len(result.stderr.splitlines())) == (4, 1), result.stderr
+        assert "its autoscaler has not made that room within 10 s. Ask for less" in result.stderr
+        result = job("run", *TINY, *place, str(WAIT_SECONDS), cwd=tmp_path, **TOKEN)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert (
+            "the workers need 2 x 1 CPU; the cluster's 1 nodes have 0 CPUs and 0 GPUs, which holds 0 of 2; "
+            f"waiting up to {WAIT_SECONDS} s for its autoscaler to add nodes"
+        ) in result.stdout
