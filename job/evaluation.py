@@ -18,7 +18,7 @@ import ray
 from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import data, storage
+from job import data, storage, temporary
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
@@ -103,7 +103,8 @@ class _Process:
         try:
             self._imported.result()
             test = data.load_test(config.data)
-            probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
+            with temporary.private():
+                probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
             data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
             return replace(
                 measure(probabilities, test.labels),

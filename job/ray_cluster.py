@@ -4,10 +4,8 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +17,10 @@ from ray._private.node import Node
 from ray._private.state import GlobalState
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from job import temporary
 from job.config import JobConfig, Settings
 from job.errors import ClusterError
+from job.fork import tell
 from job.policy import CONNECT_SECONDS, LOOK_SECONDS
 
 LOCAL_RAY = {"prestart_worker_first_driver": False}  # no Python process before one is asked for
@@ -37,18 +37,13 @@ def connected(config: Settings) -> Iterator[None]:
         return
     address = _address(config)
     _check_answers(address)
-    # A local Ray's logs and sockets go when it goes. Not below TMPDIR, which may be too long for a socket's name.
-    folder = tempfile.mkdtemp(prefix="mnist-job-", dir="/tmp") if address == "local" else None
-    try:
-        with _initialized(config, address, folder):
-            yield
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # its last process may still be writing its last line
+    # Short, for the sockets' names; the supervising parent has made one already.
+    with temporary.private(["/tmp"]) as folder, _initialized(config, address, f"{folder}/ray"):  # noqa: S108
+        yield
 
 
 @contextlib.contextmanager
-def _initialized(config: Settings, address: str, folder: str | None) -> Iterator[None]:
+def _initialized(config: Settings, address: str, folder: str) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -56,8 +51,13 @@ def _initialized(config: Settings, address: str, folder: str | None) -> Iterator
     local: dict[str, Any] = {}
     if address == "local":
         local = {"_temp_dir": folder, "include_dashboard": False, "_system_config": LOCAL_RAY}
+    tell(ray=address)
     try:
-        with _lean_start() if local and quiet else contextlib.nullcontext():
+        with (
+            _signals_kept(),
+            contextlib.nullcontext() if local else temporary.as_before(),
+            _lean_start() if local and quiet else contextlib.nullcontext(),
+        ):
             ray.init(
                 address=address,
                 log_to_driver=not quiet,
@@ -66,18 +66,34 @@ def _initialized(config: Settings, address: str, folder: str | None) -> Iterator
                 **local,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        tell(ray=None)
         raise ClusterError(f"--address {address}: no Ray cluster can be reached: {_first_line(error)}") from error
     except (KeyboardInterrupt, SystemExit) as stop:  # the latter is how Ray answers SIGTERM while it starts
+        tell(ray=None)
         ray.shutdown()
         raise KeyboardInterrupt from stop
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own in their place
+    if not local:
+        tell(ray=str(ray.get_runtime_context().gcs_address))
     try:
         # Ray prints what befell its processes to sys.stdout and has no switch for it; the display holds the real one.
         with contextlib.nullcontext() if config.verbose else contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        tell(ray=None)
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """While Ray starts, its answer to SIGTERM is not in the place of this program's, which counts how often it came."""
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
 
 
 @contextlib.contextmanager

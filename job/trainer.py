@@ -12,7 +12,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import affinity, ray_cluster
+from job import affinity, ray_cluster, temporary
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -153,7 +153,8 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     clock.ended("imports")
     try:
-        loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
+        with temporary.private():
+            loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
     except JobError:
         raise
     except Exception as error:
