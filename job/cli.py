@@ -7,13 +7,14 @@ import signal
 import sys
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import shtab
 import yaml
 
-from job import environment, kubernetes_flags, options, sources
+from job import environment, kubernetes_flags, options, sources, supervisor
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import Interrupted, JobError, UsageError
 from job.log import Log, write
@@ -23,30 +24,48 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives its exit code."""
+    """Run a command; gives its exit code.
+
+    The program itself, without `arguments`, does its work below a supervising parent; a caller's process is not forked.
+    """
     early = options.early(arguments)
     as_document = early.format == "json"
     log = Log(sys.stderr if as_document else sys.stdout, json_lines=early.log_format == "json")
-    verbose = False
-    try:
+
+    def command() -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
         environment.prepare()
         parsed, rest = options.parser(_COMMANDS).parse_known_args(arguments)
         command = _COMMANDS[parsed.command]
         config = _settings(command.settings, parsed, rest, log)
-        verbose = config is not None and config.verbose
-        command.call(parsed, config, log)
+        log.verbose = config is not None and config.verbose
+
+        def work() -> int:
+            command.call(parsed, config, log)
+            return 0
+
+        if command.is_supervised and arguments is None and config is not None:
+            concluded = partial(_concluded, work, log, as_document=as_document)
+            return supervisor.supervised(config, log, concluded, dry_run=parsed.dry_run)
+        return work()
+
+    return _concluded(command, log, as_document=as_document)
+
+
+def _concluded(work: Callable[[], int], log: Log, *, as_document: bool) -> int:
+    """The exit code of `work`; why it failed has been said."""
+    try:
+        return work()
     except (JobError, KeyboardInterrupt) as stop:
         error = stop if isinstance(stop, JobError) else Interrupted()
-        if verbose:
+        if log.verbose:
             log.traceback("".join(traceback.format_exception(error)).rstrip())
         for line in (*str(error).splitlines(), *getattr(error, "__notes__", ())):
             log.failure(line, exit_code=error.exit_code)
         if as_document:
             log.write_document(error.exit_code, str(error))
         return error.exit_code
-    return 0
 
 
 def _settings(
@@ -89,7 +108,7 @@ def _completion(parsed: argparse.Namespace, _: None, __: Log) -> None:
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, signal.SIG_IGN)  # clearing up is not interrupted
+        signal.signal(again, lambda *_: None)  # clearing up is not interrupted
     raise KeyboardInterrupt  # the only exception that a signal may raise out of ray.get: it forgets others
 
 
@@ -126,6 +145,7 @@ _COMMANDS = {
   mnist-job run --workers 2:8 --use-gpu --address ray-head:6379
   mnist-job run --data digits -o json | jq .accuracy
 """,
+        is_supervised=True,
     ),
     "evaluate": Command(
         "evaluate a saved model, and report the result",
@@ -136,6 +156,7 @@ _COMMANDS = {
   mnist-job evaluate --model runs/mnist-job/model.keras --data digits
   mnist-job evaluate --model s3://bucket/model.keras --data images.npz -o json
 """,
+        is_supervised=True,
     ),
     "config": Command(
         "print the settings that `run` would have, for --config",

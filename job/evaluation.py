@@ -17,7 +17,7 @@ import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import data, environment, storage
+from job import data, environment, storage, temporary
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
@@ -104,7 +104,8 @@ class _Process:
             self._imported.result()
             model = _read(model, wanted)
             test = data.load_test(config.data)
-            probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
+            with temporary.private():
+                probabilities = predict(model, test.images, on_gpu=config.evaluate_on_gpu)
             data.check_labels_below(test.labels, probabilities.shape[1], f"{config.data}: y_test")
             result = replace(
                 measure(probabilities, test.labels),

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 _STYLES = {"warning": "yellow", "error": "red"}  # in terminals, and not where NO_COLOR is set
 
@@ -31,9 +33,22 @@ class Log:
 
     def __init__(self, file: TextIO | None = None, *, json_lines: bool = False) -> None:
         self.json_lines = json_lines
+        self.verbose = False
         self.console = _Console(file or sys.stdout)
         self.facts: dict[str, Any] = {}  # what `result` was told, for `-o json`
         self._errors = _Console(sys.stderr)
+
+    def follow(self, before: TextIO, file: TextIO) -> None:
+        """Write to `file` from now on what went to `before`."""
+        for console in (self.console, self._errors):
+            if console.file is before:
+                console.file = file
+
+    def restore_terminal(self) -> None:
+        """End the bar of a process that could not: its line goes, and the cursor is there again."""
+        if self.is_live:
+            self.console.control(Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2)))
+            self.console.show_cursor(True)
 
     @property
     def is_live(self) -> bool:

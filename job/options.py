@@ -42,7 +42,10 @@ _PLACES = {"file": ("FILE", shtab.FILE), "folder": ("DIR", shtab.DIRECTORY), "da
 
 
 class Command(NamedTuple):
-    """A command: the `settings` that `call` gets, which are its flags but for `left_out`, and what else it takes."""
+    """A command: the `settings` that `call` gets, which are its flags but for `left_out`, and what else it takes.
+
+    One that is supervised has `--dry-run`.
+    """
 
     help: str
     settings: type[Settings] | None
@@ -50,6 +53,7 @@ class Command(NamedTuple):
     add_options: Callable[[argparse.ArgumentParser], None]
     examples: str
     left_out: frozenset[str] = frozenset()
+    is_supervised: bool = False
 
 
 def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:

@@ -5,9 +5,7 @@ A worker that is lost, or fails in a way that may pass, is started again with al
 run at once. `errors.py` says with which code.
 """
 
-import os
 import signal
-import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -17,7 +15,6 @@ from typing import NoReturn, TypeVar
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from job.errors import JobError, UsageError
-from job.log import Log
 
 CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
 RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
@@ -33,6 +30,8 @@ EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
 HASTY_SECONDS = 2.0
 # A main thread that is inside a library does not hear its deadline. Long enough to clear up, if it does.
 DEAF_SECONDS = 30.0
+LAST_WORDS_SECONDS = 10.0  # for the driver to say why its Ray ended, where that was not killed
+IMPORT_SECONDS = 30.0  # of what publishes a failure in the place of a driver that died, on a busy machine
 
 # What a worker gets to hear when another one, its node or the network is gone, or a port was taken from under it (ray
 # issue 34271). TensorFlow's classes by name: a driver that imported them would pay for TensorFlow.
@@ -72,9 +71,8 @@ def patiently(
 class Deadline:
     """The whole run's. When it has passed, the main thread gets a KeyboardInterrupt, as from a signal."""
 
-    def __init__(self, seconds: float | None, log: Log) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self._log = log
         self.passed = False
         self.stage: type[JobError] = UsageError  # what the run would end as now
 
@@ -84,15 +82,11 @@ class Deadline:
         if self.seconds is None:
             yield
             return
-        last_resort = threading.Timer(self.seconds + DEAF_SECONDS, self._end)
-        last_resort.daemon = True
         former = signal.signal(signal.SIGALRM, self._interrupt)
         signal.setitimer(signal.ITIMER_REAL, self.seconds)
-        last_resort.start()
         try:
             yield
         finally:
-            last_resort.cancel()
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
 
@@ -103,8 +97,3 @@ class Deadline:
     def _interrupt(self, _number: int, _frame: types.FrameType | None) -> NoReturn:
         self.passed = True
         raise KeyboardInterrupt
-
-    def _end(self) -> None:
-        error = self.error()
-        self._log.failure(f"{error}, and did not let itself be ended", exit_code=error.exit_code)
-        os._exit(error.exit_code)

@@ -4,9 +4,7 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import ray_address, ray_private
+from job import ray_address, ray_private, temporary
 from job.config import Settings
 from job.errors import ClusterError, JobError
+from job.fork import tell
 from job.policy import LOOK_SECONDS
 from job.ray_address import Address
 
@@ -34,13 +33,9 @@ def connected(config: Settings) -> Iterator[None]:
         return
     address = ray_address.of(config)
     ray_address.check_form(address)
-    # A local Ray's logs and sockets go when it goes. Not below TMPDIR, which may be too long for a socket's name.
-    folder = Path(tempfile.mkdtemp(prefix="mnist-job-", dir="/tmp"))
-    try:
-        with _initialized(config, address, folder):
-            yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # its last process may still be writing its last line
+    # Short, for the sockets' names; the supervising parent has made one already.
+    with temporary.private(["/tmp"]) as folder, _initialized(config, address, folder):  # noqa: S108
+        yield
 
 
 @contextlib.contextmanager
@@ -51,16 +46,21 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     place = address.value
     local: dict[str, Any] = {}
-    replacements: list[ray_private.Replacement] = []
+    replacements = ray_private.signals_kept()
     if address.is_local:
-        local = {"_temp_dir": str(folder), "include_dashboard": False, "_system_config": LOCAL_RAY}
-        replacements = ray_private.unseen(folder) + (ray_private.lean() if quiet else [])
+        local = {"_temp_dir": f"{folder}/ray", "include_dashboard": False, "_system_config": LOCAL_RAY}
+        replacements += ray_private.unseen(folder) + (ray_private.lean() if quiet else [])
         _give_token()
+    tell(ray=place)
     try:
-        if not address.is_local:
-            place = _answering(address)
-            ray_private.check_head(place)
-        with ray_private.replaced(replacements), contextlib.chdir(_empty(folder)):
+        with (
+            contextlib.nullcontext() if local else temporary.as_before(),
+            ray_private.replaced(replacements),
+            contextlib.chdir(_empty(folder)),
+        ):
+            if not local:
+                place = _answering(address)
+                ray_private.check_head(place)
             ray.init(
                 address=place,
                 log_to_driver=not quiet,
@@ -69,27 +69,33 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
                 **local,
             )
     except (KeyboardInterrupt, SystemExit) as stop:  # the latter is how Ray answers SIGTERM while it starts
+        tell(ray=None)
         ray.shutdown()
         raise KeyboardInterrupt from stop
     except JobError:
+        tell(ray=None)
         raise
     except Exception as error:  # Ray raises the class itself where it is not ready in time
+        tell(ray=None)
         ray.shutdown()
         raise ray_address.refusal(address, error) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # Ray has put its own in their place
+    if not local:
+        tell(ray=str(ray.get_runtime_context().gcs_address))
     try:
         # Ray prints what befell its processes to sys.stdout and has no switch for it; the display holds the real one.
         with contextlib.nullcontext() if config.verbose else contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        tell(ray=None)
         ray.shutdown()
 
 
 def _empty(folder: Path) -> Path:
     """Where the driver is when it starts Ray, which puts that folder on the path of the workers' imports."""
     empty = folder / "empty"
-    empty.mkdir()
+    empty.mkdir(exist_ok=True)
     return empty
 
 

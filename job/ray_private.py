@@ -15,6 +15,8 @@ from ray._private import services, utils
 from ray._private.node import Node
 from ray._private.state import GlobalState
 
+from job.processes import RAYLET
+
 Replacement = tuple[Any, str, Any]
 
 TOKEN = secrets.token_hex(32)
@@ -40,11 +42,17 @@ def unseen(folder: Path) -> list[Replacement]:
 
     `folder` takes a link of another name. Where that is not possible, its token keeps others out.
     """
-    link = folder / "mnist-job-node"
+    link = folder / RAYLET
     with suppress(OSError, AttributeError):
-        link.symlink_to(services.RAYLET_EXECUTABLE)
+        if not link.is_symlink():  # of a Ray that this process had before
+            link.symlink_to(services.RAYLET_EXECUTABLE)
         return [(services, "RAYLET_EXECUTABLE", str(link))]
     return []
+
+
+def signals_kept() -> list[Replacement]:
+    """Ray's answer to SIGTERM does not take the place of this program's, which counts how often it came."""
+    return [(utils, "set_sigterm_handler", lambda _handler: None)]
 
 
 def lean() -> list[Replacement]:

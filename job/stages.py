@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 
 from job import delivery
 from job.config import Settings
 from job.errors import DeliveryError, Interrupted, JobError
+from job.fork import tell
 from job.log import Log
 from job.outcome import Identity, Outcome
 from job.phases import Clock
@@ -23,7 +25,17 @@ class Run:
         self.identity = Identity.of(config)
         self.display = Display(log)
         self.clock = Clock()
-        self.deadline = Deadline(config.timeout, log)
+        self.deadline = Deadline(config.timeout)
+
+    @property
+    def identity(self) -> Identity:
+        """Which run this is; the supervising parent would publish a failure under the same."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        self._identity = identity
+        tell(identity=asdict(identity))
 
     @contextmanager
     def stage(
@@ -34,6 +46,7 @@ class Run:
         Whatever goes wrong in it and has no exit code of its own ends with that of `kind`.
         """
         self.deadline.stage = kind
+        tell(stage=kind.__name__)
         try:
             with nullcontext() if doing is None else self.display.stage(doing, total) as shown:
                 yield shown

@@ -13,7 +13,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import affinity, environment, ray_cluster
+from job import affinity, environment, ray_cluster, temporary
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -155,7 +155,8 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     clock.ended("imports")
     try:
-        loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
+        with temporary.private():
+            loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
     except JobError:
         raise
     except Exception as error:
