@@ -13,7 +13,7 @@ authOptions:
 {{- if include "mnist-job.autoscaling" . }}
 enableInTreeAutoscaling: true
 # KubeRay adds a container of these to the head, and gives the pods' ServiceAccount what it needs: a Role of its own, to
-# read and patch this namespace's pods and RayClusters.
+# read, patch and resize this namespace's pods, and to read and patch its RayClusters.
 autoscalerOptions:
   version: v2
   imagePullPolicy: {{ .Values.image.pullPolicy }}
