@@ -80,7 +80,7 @@ def release(image) -> Callable[[str, Namespace], Release]:
 
 @pytest.fixture
 def pretended_gpus(request) -> Iterator[None]:
-    """Two GPUs (or what a parameter says) on the first node, by its status and the label of NVIDIA's GPU operator alone."""
+    """Two GPUs (or of a parameter) on the first node, by its status and the label of NVIDIA's GPU operator alone."""
     given("E2E_FAKE_GPUS")
     gpu = getattr(request, "param", "nvidia.com/gpu")
     node = json.loads(kubectl("get", "nodes", "--output=json"))["items"][0]
