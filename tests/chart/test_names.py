@@ -82,6 +82,7 @@ def test_a_setting_runs_the_job_again_if_it_can_change_the_result(setting):
         {"image": {"digest": "sha256:" + "0" * 64}},
         {"rerun": "again"},
         {"workerGroups": {"default": {"replicas": 3}}},
+        {"workerGroups": {"default": {"maxReplicas": 3}}},
         {"workerGroups": {"more": {"replicas": 1, "gpus": 0, "resources": {}}}},
     ],
 )
@@ -97,6 +98,8 @@ def test_these_values_run_it_again(values):
         {"head": {"resources": {"limits": {"memory": "8Gi"}}}, "env": [{"name": "AWS_REGION", "value": "x"}]},
         {"workerGroups": {"default": {"resources": {"requests": {"cpu": "3"}}, "nodeSelector": {"a": "b"}}}},
         {"workerGroups": {"default": {"replicas": 1}, "more": {"replicas": 1, "gpus": 0, "resources": {}}}},
+        {"workerGroups": {"default": {"replicas": 5, "minReplicas": 2, "maxReplicas": 2}}},
+        {"autoscaler": {"resources": {"limits": {"memory": "2Gi"}}}, "tmpSizeLimit": "1Gi"},
         {"metrics": {"port": 8001, "podMonitor": {"enabled": True}, "dashboard": {"enabled": True}}},
         {"metrics": {"pushgateway": {"url": "http://push:9091"}}},
         {"scheduling": {"provider": "kueue", "queue": "q"}, "networkPolicy": {"enabled": False}},
@@ -107,6 +110,22 @@ def test_these_values_run_it_again(values):
 )
 def test_these_values_do_not(values):
     assert name(render(values)) == name(render())
+
+
+def test_resume_is_another_rayjob_over_the_same_folder():
+    manifests = [render(values) for values in ({}, {"resume": "1"}, {"resume": "2"}, {"resume": "1", "rerun": "2"})]
+    names = [name(each) for each in manifests]
+    assert len(set(names)) == 4
+    assert all(DNS_1035.fullmatch(each) and re.fullmatch(f"{RELEASE}-[0-9a-f]{{8}}", each) for each in names)
+    settings = [yaml.safe_load(each.settings) for each in manifests]
+    assert [each["kubernetes_rayjob"] for each in settings] == names
+    first, second, third, other = (each["output"] for each in settings)
+    assert first == second == third == f"/storage/runs/{names[0]}"
+    assert other not in {f"/storage/runs/{each}" for each in names}
+
+
+def test_the_longest_name_is_resumed_too():
+    assert len(name(render({"resume": "x" * 1000}, name=LONG))) <= 47
 
 
 def test_a_standing_cluster_keeps_its_name():

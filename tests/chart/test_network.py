@@ -1,9 +1,11 @@
 """Who reaches whom, by the NetworkPolicies as Kubernetes reads them."""
 
+import re
+
 import pytest
 import yaml
 
-from tests.chart.rendering import NAMESPACE, RELEASE, Manifests, render
+from tests.chart.rendering import NAMESPACE, RELEASE, Manifests, notes, render
 
 PUSHGATEWAY = {"metrics": {"pushgateway": {"deploy": {"enabled": True}}}}
 ELSEWHERE = "elsewhere"
@@ -107,6 +109,89 @@ def test_names_are_resolved(component, protocol):
 )
 def test_workers_reach_the_internet_only_for_remote_data(values, expected):
     assert reaches(render(values), pod("worker"), INTERNET, 443) is expected
+
+
+PROXY = [{"name": "https_proxy", "value": "http://proxy.example.com:3128"}]
+DIGITS = {"data": "digits"}
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        ({"settings": {"data": "http://example.com/x.npz"}}, {80}),
+        ({"settings": {"data": "https://example.com:8443/x.npz"}}, {8443}),
+        ({"settings": DIGITS, "storage": {"uri": "s3://b/x?endpoint_override=minio:9000"}}, {9000}),
+        ({"settings": DIGITS, "storage": {"uri": "s3://b/x?endpoint_override=http%3A%2F%2Fminio%3a9000&x=y"}}, {9000}),
+        ({"settings": DIGITS, "storage": {"uri": "s3://b/x?scheme=http&endpoint_override=minio"}}, {80}),
+        (
+            {"settings": {"data": "s3://b/x.npz?endpoint_override=minio:9000"}, "storage": {"uri": "gs://b"}},
+            {443, 9000},
+        ),
+        ({"settings": {"data": "hdfs://name/x.npz"}}, {8020}),
+        ({"settings": {"data": "mnist"}, "env": PROXY}, {443, 3128}),
+        ({"settings": DIGITS, "env": [{"name": "HTTP_PROXY", "value": "proxy:8080"}]}, {8080}),
+        ({"settings": DIGITS, "env": [{"name": "ALL_PROXY", "value": "socks5://proxy/"}]}, {1080}),
+        ({"settings": DIGITS, "env": [{"name": "AWS_ENDPOINT_URL_S3", "value": "http://minio:9000/"}]}, {9000}),
+        ({"settings": DIGITS, "env": [{"name": "AWS_REGION", "value": "a:9000"}]}, set()),
+    ],
+)
+def test_the_ports_of_proxies_and_endpoints_are_open(values, ports):
+    tried = {80, 443, 1080, 3128, 8020, 8080, 8443, 9000}
+    manifests = render(values)
+    assert {port for port in tried if reaches(manifests, pod("worker"), INTERNET, port)} == ports
+    assert not reaches(manifests, pod("submitter"), INTERNET, 3128)
+
+
+def variables(values: dict, component: str) -> dict[str, str]:
+    """The variables of a pod, as Kubernetes puts them into one another."""
+    found = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    for entry in render(values).pods[component]["spec"]["containers"][0].get("env", []):
+        text = entry.get("value", "from elsewhere")
+        found[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], text)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [
+        ([], []),
+        ([{"name": "NO_PROXY", "value": "a.example.com"}], ["a.example.com"]),
+        (
+            [{"name": "no_proxy", "value": "a.example.com,b"}, {"name": "NO_PROXY", "value": "c"}],
+            ["a.example.com", "b", "c"],
+        ),
+        ([{"name": "NO_PROXY", "valueFrom": {"secretKeyRef": {"name": "p", "key": "n"}}}], ["from elsewhere"]),
+    ],
+)
+@pytest.mark.parametrize("component", ["head", "worker"])
+def test_what_is_inside_the_cluster_is_not_asked_for_through_a_proxy(component, own, kept):
+    found = variables(PUSHGATEWAY | {"env": PROXY + own}, component)
+    assert found["https_proxy"] == "http://proxy.example.com:3128"
+    inside = ["localhost", "127.0.0.1", ".svc", ".cluster.local", "10.0.0.1", f"{RELEASE}-pushgateway"]
+    assert sorted(found["no_proxy"].split(",")) == sorted(kept + inside)
+
+
+def test_without_a_proxy_there_is_no_exception_to_it():
+    assert "no_proxy" not in variables({}, "head")
+    assert "no_proxy" not in variables({"env": PROXY}, "submitter")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"env": [{"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": {"name": "p", "key": "u"}}}]}, "HTTPS_PROXY"),
+        ({"storage": {"uri": "s3://b", "credentialsSecret": "s3-secret"}}, "if Secret s3-secret names one"),
+        ({"storage": {"uri": "hdfs://name/runs"}}, "HDFS's data nodes"),
+        ({"env": PROXY}, None),
+        ({"storage": {"uri": "s3://b?endpoint_override=minio:9000"}}, None),
+    ],
+)
+def test_the_notes_name_the_ports_that_the_values_do_not(values, told):
+    for mode in ("job", "cluster"):
+        text = notes(values | {"mode": mode})
+        assert ("networkPolicy.extraEgress" in text) is (told is not None)
+        assert told is None or told in text
+        assert "extraEgress" not in notes(values | {"networkPolicy": {"enabled": False}})
 
 
 @pytest.mark.parametrize(

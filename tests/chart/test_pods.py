@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import CI, Manifests, notes, render
+from tests.chart.test_network import INTERNET, pod, reaches
 
 REPLICATED = {"accessModes": ["ReadWriteMany"]}
 RAY = ("head", "worker")
@@ -81,6 +82,72 @@ def test_secrets_are_referred_to_and_never_copied():
     assert "s3" not in {key for configmap in manifests.of("ConfigMap") for key in configmap.get("data", {})}
     assert "credentials" not in manifests.settings
     assert "envFrom" not in container(manifests, "submitter")
+
+
+def test_a_group_says_what_its_gpus_are_called():
+    gpus = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1, "gpuResource": "nvidia.com/mig-1g.5gb"}}}
+    manifests = render(gpus)
+    assert container(manifests, "worker")["resources"]["limits"]["nvidia.com/mig-1g.5gb"] == 1
+    (group,) = manifests.cluster["workerGroupSpecs"]
+    assert group["rayStartParams"]["num-gpus"] == "1"  # Ray itself looks for nvidia.com/gpu alone
+    assert yaml.safe_load(manifests.settings)["use_gpu"] is True
+
+
+@pytest.mark.parametrize("mode", ["job", "cluster"])
+def test_a_group_that_may_grow_has_the_autoscaler(mode):
+    manifests = render({"mode": mode, "workerGroups": {"default": {"minReplicas": 0, "maxReplicas": 4}}})
+    (group,) = manifests.cluster["workerGroupSpecs"]
+    assert [group[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [0, 0, 4]
+    assert manifests.cluster["enableInTreeAutoscaling"] is True
+    options = manifests.cluster["autoscalerOptions"]
+    assert options["version"] == "v2"
+    assert options["securityContext"] == container(manifests, "head")["securityContext"]
+    assert options["resources"]["limits"].keys() >= {"memory", "ephemeral-storage"}
+    head = manifests.pods["head"]["spec"]
+    assert {mount["name"] for mount in options["volumeMounts"]} <= {volume["name"] for volume in head["volumes"]}
+    assert all("sizeLimit" in volume.get("emptyDir", {"sizeLimit": 0}) for volume in head["volumes"])
+    assert head["automountServiceAccountToken"] is True
+    assert manifests.pods["worker"]["spec"]["automountServiceAccountToken"] is False
+    assert reaches(manifests, pod("head"), INTERNET, 6443)
+
+
+@pytest.mark.parametrize("mode", ["job", "cluster"])
+def test_a_group_that_may_not_grow_has_none(mode):
+    manifests = render({"mode": mode, "workerGroups": {"default": {"minReplicas": 2, "maxReplicas": 2}}})
+    assert not {"enableInTreeAutoscaling", "autoscalerOptions"} & manifests.cluster.keys()
+
+
+@pytest.mark.parametrize(("running", "replicas"), [(3, 3), (9, 4), (0, 1)])
+def test_an_upgrade_leaves_the_pods_that_the_autoscaler_has_added(running, replicas, overriding):
+    strategy = {"workersToDelete": ["a"]}
+    live = {"groupName": "default", "replicas": running, "scaleStrategy": strategy, "maxReplicas": 7}
+    upgraded = overriding("mnist-job.live", {"spec": {"workerGroupSpecs": [live]}})
+    values = {"mode": "cluster", "workerGroups": {"default": {"minReplicas": 1, "maxReplicas": 4}}}
+    (group,) = render(values, of=upgraded).cluster["workerGroupSpecs"]
+    assert (group["replicas"], group["maxReplicas"], group["scaleStrategy"]) == (replicas, 4, strategy)
+
+
+@pytest.mark.parametrize(
+    ("values", "request_", "limit"),
+    [
+        ({}, "1Gi", "10Gi"),
+        ({"tmpSizeLimit": "0.5Gi"}, "0.5Gi", "0.5Gi"),
+        ({"tmpSizeLimit": 2e9}, "1Gi", 2e9),
+        ({"head": {"resources": {"requests": {"ephemeral-storage": "3Gi"}}}}, "3Gi", "10Gi"),
+        ({"head": {"resources": {"limits": {"ephemeral-storage": "20Gi"}}}}, "1Gi", "20Gi"),
+        ({"scheduling": {"provider": "kueue", "queue": "q"}}, None, None),
+    ],
+)
+def test_a_pod_asks_for_the_disk_that_its_tmp_may_take(values, request_, limit):
+    resources = container(render(values), "head")["resources"]
+    assert resources["requests"].get("ephemeral-storage") == request_
+    assert resources["limits"].get("ephemeral-storage") == limit
+
+
+def test_the_pushgateway_s_image_is_one_by_its_digest():
+    image = {"digest": f"sha256:{'0' * 64}"}
+    deployed = {"metrics": {"pushgateway": {"deploy": {"enabled": True, "image": image}}}}
+    assert container(render(deployed), "pushgateway")["image"] == f"docker.io/prom/pushgateway@{image['digest']}"
 
 
 @pytest.mark.parametrize("mode", ["job", "cluster"])
@@ -184,12 +251,12 @@ def test_what_the_user_puts_on_pods_is_on_all_of_them():
     )
     pods = render(values).pods
     assert pods.keys() == {"head", "worker", "submitter", "test", "pushgateway"}
-    for pod in pods.values():
-        assert pod["metadata"]["labels"].items() >= {"team": "vision", "cost-center": "4711"}.items()
-        assert pod["metadata"]["annotations"].items() >= {"note": "x"}.items()
-        assert "runAsUser" not in pod["spec"]["securityContext"]
-        assert pod["spec"]["securityContext"]["fsGroup"] == 2000
-        assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    for each in pods.values():
+        assert each["metadata"]["labels"].items() >= {"team": "vision", "cost-center": "4711"}.items()
+        assert each["metadata"]["annotations"].items() >= {"note": "x"}.items()
+        assert "runAsUser" not in each["spec"]["securityContext"]
+        assert each["spec"]["securityContext"]["fsGroup"] == 2000
+        assert each["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +289,12 @@ def test_helm_test_leaves_nothing_behind():
     assert annotations["helm.sh/hook-delete-policy"].split(",") == [
         *("before-hook-creation", "hook-succeeded", "hook-failed"),
     ]
+
+
+@pytest.mark.parametrize("file", CI, ids=lambda file: file.name.removesuffix("-values.yaml"))
+def test_the_notes_say_that_helm_does_not_wait(file):
+    values = yaml.safe_load(file.read_text())
+    assert ("--wait" in notes(values)) is (values.get("mode", "job") == "job")
 
 
 @pytest.mark.parametrize("file", CI, ids=lambda file: file.name.removesuffix("-values.yaml"))

@@ -16,6 +16,7 @@ from tests.chart.test_names import GPUS, SETTINGS, other
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # What Kubernetes defines, or a user: maps of any keys.
 FREE = {"affinity", "extraEgress", "extraIngress", "global", "valueFrom", "namespaceSelector", "podSelector"}
+B = {"replicas": 1, "gpus": 2, "resources": {}}
 NUMBERS = {"seed": 2**32 - 1, "epochs": 1_000_000, "learning_rate": 1e-7, "worker_timeout": 0.5, "start_timeout": 86400}
 
 
@@ -68,6 +69,13 @@ def test_numbers_reach_the_program_unrounded(tmp_path):
         ({}, {"workers": 2, "use_gpu": False, "exporter_port": 8000, "name": "demo"}),
         ({"workerGroups": {"b": {"replicas": 3, "gpus": 0, "resources": {}}}}, {"workers": 5}),
         (GPUS | {"workerGroups": {"default": {"replicas": 3, "gpus": 4}}}, {"workers": 12, "use_gpu": True}),
+        ({"workerGroups": {"default": {"minReplicas": 1, "maxReplicas": 3}}}, {"workers": "1:3"}),
+        ({"workerGroups": {"default": {"minReplicas": 0, "maxReplicas": 3}}}, {"workers": "1:3"}),
+        ({"workerGroups": {"default": {"minReplicas": 0, "maxReplicas": 1}}}, {"workers": 1}),
+        (
+            GPUS | {"workerGroups": {"default": {"gpus": 4, "maxReplicas": 3}, "b": B}},
+            {"workers": "10:14", "use_gpu": True},
+        ),
         (
             {"metrics": {"port": 9000, "pushgateway": {"url": "http://push:9091"}}},
             {"pushgateway_url": "http://push:9091"},

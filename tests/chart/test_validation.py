@@ -38,6 +38,46 @@ def several(number: int) -> dict:
             {"workerGroups": {"default": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}},
             r"workerGroups.default.resources.limits: nvidia.com/gpu .* set workerGroups.default.gpus .*",
         ),
+        (
+            {"workerGroups": {"default": {"resources": {"requests": {"nvidia.com/mig-1g.5gb": 1}}}}},
+            r"workerGroups.default.resources.requests: nvidia.com/mig-1g.5gb alone .*; set .*gpus and .*gpuResource .*",
+        ),
+        (
+            {"head": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
+            r"head.resources.limits: nvidia.com/gpu would be reserved and not used, .*; leave it out",
+        ),
+        (
+            GPU_TAG | {"workerGroups": {"default": {"gpus": 1, "gpuResource": "amd.com/gpu"}}},
+            r"workerGroups.default.gpuResource: amd.com/gpu is not NVIDIA's, .*; set nvidia.com/gpu or .*",
+        ),
+        (
+            GPU_TAG | {"workerGroups": {"default": {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.5gb"}}},
+            r"workerGroups.default.gpus: CUDA shows a process one MIG slice of a pod, .* are 2; set .*gpus=1, .*",
+        ),
+        (
+            {"workerGroups": {"default": {"gpuResource": "nvidia.com/mig-1g.5gb"}}},
+            r"workerGroups.default.gpuResource: nvidia.com/mig-1g.5gb means nothing without GPUs; set .*gpus",
+        ),
+        (
+            {"workerGroups": {"default": {"minReplicas": 3}}},
+            r"workerGroups.default: the fewest pods \(3\) are more than the most \(2\); set minReplicas and .*",
+        ),
+        (
+            {"settings": {"batch_size": 3}, "workerGroups": {"default": {"maxReplicas": 4}}},
+            r"settings.batch_size: 3 is less than one image for each of the 4 training processes .*; raise it, .*",
+        ),
+        (
+            {"scheduling": {"provider": "kueue", "queue": "a"}, "workerGroups": {"default": {"maxReplicas": 4}}},
+            r"workerGroups: Kueue admits all pods at once, and no job with Ray's autoscaler; set maxReplicas .*",
+        ),
+        (
+            {"workerGroups": {"default": {"resources": {"requests": {"memory": "4.5Gi"}}}}},
+            r"workerGroups.default.resources: memory is requested \(4.5Gi\) beyond its limit \(4Gi\), .*; raise the .*",
+        ),
+        (
+            {"head": {"resources": {"requests": {"ephemeral-storage": "11Gi"}}}},
+            r"head.resources.requests: ephemeral-storage \(11Gi\) is more than tmpSizeLimit \(10Gi\); raise that",
+        ),
         ({"settings": {"evaluate_on_gpu": True}}, r"settings.evaluate_on_gpu: no group .* has GPUs; give one gpus, .*"),
         (
             {"settings": {"batch_size": 3}, "workerGroups": {"default": {"replicas": 4}}},
@@ -112,10 +152,44 @@ def test_a_rule_is_told_as_a_sentence(values, sentence):
         {"scheduling": {"provider": "kueue", "queue": "a"}, **several(6)},
         {"scheduling": {"provider": "kueue", "queue": "a"}, "mode": "cluster", **several(7)},
         {"scheduling": {"provider": "volcano"}},
+        GPU_TAG | {"workerGroups": {"default": {"gpus": 1, "gpuResource": "nvidia.com/mig-1g.5gb"}}},
+        GPU_TAG | {"workerGroups": {"default": {"gpus": 4, "gpuResource": "nvidia.com/gpu.shared"}}},
+        {"workerGroups": {"default": {"resources": {"limits": {"rdma/ib": 1, "cpu": 2}}}}},
+        {"workerGroups": {"default": {"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1.5"}}}}},
+        {"head": {"resources": {"requests": {"memory": "4000M"}, "limits": {"memory": "4Gi"}}}},
+        {"workerGroups": {"default": {"minReplicas": 0, "maxReplicas": 32}}},
+        {"scheduling": {"provider": "kueue", "queue": "a"}, "workerGroups": {"default": {"maxReplicas": 2}}},
+        {"tmpSizeLimit": "100Mi"},
     ],
 )
 def test_what_is_just_allowed(values):
     assert faults(values) == []
+
+
+@pytest.mark.parametrize("kind", ["requests", "limits"])
+@pytest.mark.parametrize(
+    "resource",
+    [
+        *("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.5gb", "amd.com/gpu", "gpu.intel.com/i915"),
+        *(
+            "google.com/tpu",
+            "aws.amazon.com/neuron",
+            "aws.amazon.com/neuroncore",
+            "habana.ai/gaudi",
+            "qualcomm.com/qaic",
+        ),
+        *("huawei.com/Ascend910", "cambricon.com/mlu", "aliyun.com/gpu-mem", "volcano.sh/vgpu-number", "hygon.com/dcu"),
+    ],
+)
+def test_no_accelerator_is_reserved_and_not_used(resource, kind):
+    asked = {"resources": {kind: {resource: 1}}}
+    places = {"head": asked, "submitter": asked, "autoscaler": asked, "test": asked}
+    deployed = {"pushgateway": {"deploy": {"enabled": True, **asked}}}
+    found = faults(places | {"metrics": deployed, "workerGroups": {"default": asked}})
+    assert {fault.split(".resources")[0] for fault in found if f"{kind}: {resource} " in fault} == {
+        *("head", "submitter", "autoscaler", "test", "metrics.pushgateway.deploy", "workerGroups.default"),
+    }
+    assert len(found) == 6
 
 
 def test_all_faults_are_told_together():

@@ -79,10 +79,10 @@ def release(image) -> Callable[[str, Namespace], Release]:
 
 
 @pytest.fixture
-def pretended_gpus() -> Iterator[None]:
-    """Two GPUs on the first node, by its status and by the label of NVIDIA's GPU operator alone."""
+def pretended_gpus(request) -> Iterator[None]:
+    """Two GPUs (or of a parameter) on the first node, by its status and the label of NVIDIA's GPU operator alone."""
     given("E2E_FAKE_GPUS")
-    gpu = "nvidia.com/gpu"
+    gpu = getattr(request, "param", "nvidia.com/gpu")
     node = json.loads(kubectl("get", "nodes", "--output=json"))["items"][0]
     name = node["metadata"]["name"]
     assert gpu not in node["status"]["capacity"], f"{name} has GPUs, or pretends to already"
@@ -93,9 +93,9 @@ def pretended_gpus() -> Iterator[None]:
         kubectl("patch", "node", name, "--subresource=status", "--type=merge", f"--patch={change}")
 
     patch("2")
-    kubectl("label", "node", name, f"{gpu}.present=true")
+    kubectl("label", "node", name, "nvidia.com/gpu.present=true")
     yield
-    kubectl("label", "node", name, f"{gpu}.present-")
+    kubectl("label", "node", name, "nvidia.com/gpu.present-")
     patch(None)
 
 

@@ -1,17 +1,41 @@
 """Pods that go away, that never come, and that get too little memory."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import job
-from tests.e2e.kube import Release, wait_until
+from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
 EPOCHS = 60
 BATCH = 2
 SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # the best part of a minute: time to do damage in
+KILL = """
+import os, pathlib, signal, sys
+
+found = {}
+for entry in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        words = (entry / "cmdline").read_bytes().split(b"\\0")
+        parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        continue
+    if b"python" in words[0] and any(word.endswith(b"/mnist-job") for word in words):
+        found[int(entry.name)] = parent
+driver = found.keys() - set(found.values())
+assert driver, "no mnist-job runs here"
+for process in sorted(found) if sys.argv[1] == "everything" else driver:
+    os.kill(process, signal.SIGKILL)
+"""
+OPERATOR = "app.kubernetes.io/component=kuberay-operator"
+LABELS = {  # of the metrics that files/alerts.yaml asks KubeRay's operator for
+    "kuberay_job_info": ("namespace", "name"),
+    "kuberay_job_deployment_status": ("namespace", "name", "deployment_status"),
+    "controller_runtime_max_concurrent_reconciles": ("controller",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +51,14 @@ def undisturbed(tmp_path_factory) -> float:
 def running(release, open_namespace) -> SimpleNamespace:
     """A release whose second epoch is done."""
     mnist_job: Release = release("mnist-job", open_namespace)
-    mnist_job.install({"settings": SETTINGS, "limits": {"backoffLimit": 1}})
+    values = {"settings": SETTINGS, "limits": {"backoffLimit": 1}}
+    mnist_job.install(values)
     mnist_job.runs()
     rayjob = mnist_job.rayjob()
     folder = f"/storage/runs/{rayjob['metadata']['name']}/.mnist-job/checkpoints"
     finished = ("sh", "-c", f"ls {folder}/*/manifest.json 2>/dev/null || true")  # of which the last two are kept
     wait_until(lambda: len(open_namespace.exec(mnist_job.head(), *finished).split()) == 2, "the second epoch")
-    yield SimpleNamespace(release=mnist_job, first_cluster=rayjob["status"]["rayClusterName"])
+    yield SimpleNamespace(release=mnist_job, values=values, first_cluster=rayjob["status"]["rayClusterName"])
     mnist_job.uninstall()
     wait_until(lambda: not mnist_job.pods(), "the end of the pods")
 
@@ -43,9 +68,8 @@ def delete(release: Release, pod: str) -> None:
     release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", pod)
 
 
-def assert_ended_like(running: SimpleNamespace, undisturbed: float) -> None:
-    rayjob = running.release.finished()
-    status, result = rayjob["status"], running.release.result()
+def assert_ended_like(release: Release, undisturbed: float) -> None:
+    status, result = release.finished()["status"], release.result()
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("SUCCEEDED", "Complete"), status
     assert float(result["loss"]) == pytest.approx(undisturbed, rel=1e-3)
 
@@ -53,21 +77,77 @@ def assert_ended_like(running: SimpleNamespace, undisturbed: float) -> None:
 def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     release = running.release
     delete(release, release.pods("worker")[0]["metadata"]["name"])
-    assert_ended_like(running, undisturbed)
+    assert_ended_like(release, undisturbed)
     assert release.rayjob()["status"]["rayClusterName"] == running.first_cluster
     families = text_string_to_metric_families(release.namespace.raw(f"pods/{release.head()}:8000/proxy/metrics"))
     restarts = {s.value for family in families for s in family.samples if s.name == "mnist_job_worker_restarts"}
     assert restarts == {1}
 
 
-def test_a_head_pod_that_is_deleted_is_retried_and_goes_on_from_storage(running, undisturbed):
-    release = running.release
-    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", release.head())
-    assert_ended_like(running, undisturbed)
-    printed = release.namespace.kubectl(
-        "logs", "--selector=app.kubernetes.io/component=submitter", "--tail=-1", "--ignore-errors"
-    )
-    assert "training on 2 workers, from epoch " in printed
+def kill(release: Release, whom: str) -> None:
+    """SIGKILL to the driver alone, or to `everything`: also to the process that watches over it."""
+    release.namespace.exec(release.head(), "python", "-c", KILL, whom)
+
+
+def goes_on(release: Release, rayjob: str) -> int:
+    """Wait until the run of this RayJob says from which epoch it goes on; that epoch."""
+
+    def told() -> list[str]:
+        printed = release.namespace.kubectl("logs", f"--selector=job-name={rayjob}", "--tail=-1", "--ignore-errors")
+        return re.findall(r"training on 2 workers, from epoch (\d+)", printed)
+
+    return int(wait_until(told, f"{rayjob} to go on")[-1])
+
+
+def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
+    """The labels of the operator's metrics of this RayJob."""
+    found: dict[str, set[tuple[str, ...]]] = {name: set() for name in LABELS}
+    for operator in json.loads(kubectl("get", "pods", "--all-namespaces", f"-l{OPERATOR}", "--output=json"))["items"]:
+        where = operator["metadata"]
+        metrics = Namespace(where["namespace"]).raw(f"pods/{where['name']}:8080/proxy/metrics")
+        for sample in (sample for family in text_string_to_metric_families(metrics) for sample in family.samples):
+            of_it = rayjob["metadata"]["uid"] == sample.labels.get("uid") or sample.labels.get("controller") == "rayjob"
+            if of_it and sample.name in LABELS:
+                found[sample.name].add(tuple(sample.labels[label] for label in LABELS[sample.name]))
+    return found
+
+
+def test_a_run_that_dies_again_and_again_is_told_of_and_ends_as_if_it_had_not(running, undisturbed):
+    """The head pod goes, then the driver, then all that could tell of it; Helm's `resume` goes on each time."""
+    release, name = running.release, running.release.name
+    delete(release, release.head())
+    first = release.rayjob()["metadata"]["name"]
+    epochs = [goes_on(release, first)]  # KubeRay has started it again
+    assert release.rayjob()["status"]["rayClusterName"] != running.first_cluster
+
+    kill(release, "driver")
+    assert release.finished()["status"]["jobDeploymentStatus"] == "Failed"
+    result = release.result()
+    assert (result["rayjob"], result["succeeded"], result["exit-code"]) == (first, "false", "4")
+    assert "SIGKILL" in result["reason"]
+    (event,) = release.events(first)
+    assert (event["type"], event["reason"]) == ("Warning", "ClusterError")
+    status = job("status", "--namespace", release.namespace.name, name).stdout
+    assert result["reason"] in status
+
+    release.install(running.values | {"resume": "1", "limits": {"backoffLimit": 0}})
+    second = release.rayjob()["metadata"]["name"]
+    epochs.append(goes_on(release, second))
+    kill(release, "everything")
+    failed = release.finished()
+    assert failed["status"]["jobDeploymentStatus"] == "Failed"
+    assert release.result() == result  # nobody could tell, ...
+    namespace = release.namespace.name
+    assert as_kuberay_measures(failed) == {  # ... but KubeRay
+        "kuberay_job_info": {(namespace, second)},
+        "kuberay_job_deployment_status": {(namespace, second, "Failed")},
+        "controller_runtime_max_concurrent_reconciles": {("rayjob",)},
+    }
+
+    release.install(running.values | {"resume": "2"})
+    epochs.append(goes_on(release, release.rayjob()["metadata"]["name"]))
+    assert 2 < epochs[0] <= epochs[1] <= epochs[2]
+    assert_ended_like(release, undisturbed)
 
 
 def test_what_can_never_start_ends_as_a_failure_with_its_reason(release, open_namespace):

@@ -11,6 +11,12 @@ from tests.prometheus import Prometheus, discovered
 from tests.unit.test_alerts import promtool
 
 OPS = Path(__file__).parents[2] / "ops"
+OTHERS = [  # pods of the cluster: name, component and the name of a port; the last two are somebody's
+    ("kuberay-operator", "kuberay-operator", "http"),
+    ("kube-state-metrics", "metrics", "http"),
+    ("web", "server", "http"),
+    ("kube-state-metrics", "metrics", "telemetry"),
+]
 
 
 def test_promtool_finds_no_fault_without_kubernetes():
@@ -31,6 +37,12 @@ def on_kubernetes(folder: Path) -> Path:
             metadata = {"name": f"{component}-{phase}", "namespace": "team", "labels": labels}
             pod = {"metadata": metadata, "spec": template["spec"], "status": {"phase": phase}}
             targets += discovered(pod, "127.0.0.1:{}".format)
+    for number, (name, component, port) in enumerate(OTHERS, start=1):
+        labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": component}
+        container = {"name": name, "ports": [{"name": port, "containerPort": number}]}
+        metadata = {"name": name, "namespace": "system", "labels": labels}
+        pod = {"metadata": metadata, "spec": {"containers": [container]}, "status": {"phase": "Running"}}
+        targets += discovered(pod, "127.0.0.1:{}".format)
     (folder / "pods.json").write_text(json.dumps(targets))
     path = folder / "prometheus.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -44,10 +56,10 @@ def test_on_kubernetes_it_finds_what_the_pod_monitors_select(tmp_path):
 
     def active() -> list[dict]:
         found: list[dict] = prometheus.api("targets", state="active")["activeTargets"]
-        return found if len(found) >= 6 else []
+        return found if len(found) >= 8 else []
 
     with prometheus.running():
-        targets = wait_until(active, "six targets", 60)
+        targets = wait_until(active, "eight targets", 60)
     found = [target["labels"] for target in targets]
     for labels in found:
         labels["port"] = labels.pop("instance").split(":")[1]
@@ -57,5 +69,6 @@ def test_on_kubernetes_it_finds_what_the_pod_monitors_select(tmp_path):
         {"job": "mnist-job", "namespace": "team", "pod": "pushgateway-Running", "port": "9091"},
         *({**ray, "pod": "head-Running", "port": port} for port in ("8080", "44217", "44227")),
         {**ray, "pod": "worker-Running", "port": "8080"},
+        *({"job": "kubernetes", "port": port} for port in ("1", "2")),
     ]
     assert sorted(map(sorted, map(dict.items, found))) == sorted(map(sorted, map(dict.items, expected)))

@@ -17,9 +17,20 @@ at most 47, of which 9 are the hash of its run.
 
 {{/*
 The name of the RayJob. It carries a hash of what determines the result: the same values never run twice, and a change
-that leaves the result alone (a label, a limit, a dashboard) does not train again.
+that leaves the result alone (a label, a limit, a dashboard) does not train again. `resume` is another RayJob over the
+same folder.
 */}}
 {{- define "mnist-job.runName" -}}
+{{- $folder := include "mnist-job.runFolder" . }}
+{{- if .Values.resume }}
+{{- printf "%s-%s" (include "mnist-job.fullname" .) (printf "%s resume %s" $folder .Values.resume | sha256sum | trunc 8) }}
+{{- else }}
+{{- $folder }}
+{{- end }}
+{{- end }}
+
+{{/* The folder of the run, below the place for all runs. */}}
+{{- define "mnist-job.runFolder" -}}
 {{- $settings := include "mnist-job.settings" . | fromYaml }}
 {{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun "min_accuracy" (get $settings "min_accuracy") }}
 {{- range .Files.Get "files/affects-result.json" | fromJsonArray }}
@@ -102,13 +113,6 @@ matchExpressions:
 {{- end }}
 {{- end }}
 
-{{/* "true" where head and workers talk to the internet or an object store. */}}
-{{- define "mnist-job.remote" -}}
-{{- if or (eq .Values.settings.data "mnist") (regexMatch "^[a-z0-9+]+://" .Values.settings.data) .Values.storage.uri }}
-{{- if not (and (hasPrefix "file://" .Values.settings.data) (not .Values.storage.uri)) }}true{{ end }}
-{{- end }}
-{{- end }}
-
 {{- define "mnist-job.pushgatewayUrl" -}}
 {{- if .Values.metrics.pushgateway.deploy.enabled }}
 {{- printf "http://%s-pushgateway:9091" (include "mnist-job.fullname" .) }}
@@ -122,17 +126,41 @@ matchExpressions:
 {{ max 1 (int .gpus) }}
 {{- end }}
 
+{{/* The fewest pods of a group, with which it begins, and the most. */}}
+{{- define "mnist-job.minReplicas" -}}
+{{ kindIs "invalid" .minReplicas | ternary .replicas .minReplicas }}
+{{- end }}
+{{- define "mnist-job.maxReplicas" -}}
+{{ kindIs "invalid" .maxReplicas | ternary .replicas .maxReplicas }}
+{{- end }}
+
+{{/* "true" where a group may grow: KubeRay then runs Ray's autoscaler beside the head. */}}
+{{- define "mnist-job.autoscaling" -}}
+{{- range .Values.workerGroups }}
+{{- if ne (include "mnist-job.minReplicas" .) (include "mnist-job.maxReplicas" .) }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* "true" where the head talks to the API server: a job's driver reports its result, and the autoscaler asks for pods. */}}
+{{- define "mnist-job.asksApiServer" -}}
+{{- if or (eq .Values.mode "job") (include "mnist-job.autoscaling" .) }}true{{ end }}
+{{- end }}
+
 {{/* The settings file that the program reads: the values' settings, and those that follow from other values. */}}
 {{- define "mnist-job.settings" -}}
-{{- $workers := 0 }}
+{{- $least := 0 }}
+{{- $most := 0 }}
 {{- $gpus := 0 }}
 {{- range .Values.workerGroups }}
-{{- $workers = add $workers (mul .replicas (include "mnist-job.processes" . | int)) }}
+{{- $processes := include "mnist-job.processes" . | int }}
+{{- $least = add $least (mul (include "mnist-job.minReplicas" . | int) $processes) }}
+{{- $most = add $most (mul (include "mnist-job.maxReplicas" . | int) $processes) }}
 {{- $gpus = add $gpus .gpus }}
 {{- end }}
+{{- $least = max 1 $least }}
 {{- $settings := dict
   "name" .Release.Name
-  "workers" $workers
+  "workers" (eq $least $most | ternary $most (printf "%d:%d" $least $most))
   "use_gpu" (gt $gpus 0)
   "exporter_port" (int .Values.metrics.port)
 }}

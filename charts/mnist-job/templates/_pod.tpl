@@ -58,6 +58,45 @@ priorityClassName: {{ .Values.scheduling.priorityClass }}
 {{- end }}
 
 {{/*
+The resources of a container with that volume: what of the node's disk it is sure to get, and where it is evicted, where
+the values do not say so themselves. (list . $resources "1Gi") Not with Kueue, which admits no pod that asks for something
+its queue has no quota of.
+*/}}
+{{- define "mnist-job.resources" -}}
+{{- $root := index . 0 }}
+{{- $resources := index . 1 | deepCopy }}
+{{- $requests := $resources.requests | default dict }}
+{{- $limits := $resources.limits | default dict }}
+{{- if ne $root.Values.scheduling.provider "kueue" }}
+{{- $limit := get $limits "ephemeral-storage" | default $root.Values.tmpSizeLimit }}
+{{- $least := index . 2 }}
+{{- if lt (include "mnist-job.number" $limit | float64) (include "mnist-job.number" $least | float64) }}
+{{- $least = $limit }}
+{{- end }}
+{{- $limits = merge $limits (dict "ephemeral-storage" $limit) }}
+{{- $requests = merge $requests (dict "ephemeral-storage" $least) }}
+{{- end }}
+{{- toYaml (merge (dict "requests" $requests "limits" $limits) $resources) }}
+{{- end }}
+
+{{/* A quantity ("500m", "10Gi", 2) as a plain number. */}}
+{{- define "mnist-job.number" -}}
+{{- $text := toString . }}
+{{- $unit := regexFind "(m|k|[KMGTPE]i?)$" $text }}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 }}
+{{- range $power, $letter := list "Ki" "Mi" "Gi" "Ti" "Pi" "Ei" }}
+{{- $size := 1.0 }}
+{{- range until (add1 $power | int) }}{{ $size = mulf $size 1024.0 }}{{ end }}
+{{- $_ := set $units $letter $size }}
+{{- end }}
+{{- mulf (trimSuffix $unit $text | float64) (get $units $unit) }}
+{{- end }}
+
+{{- define "mnist-job.gpuResource" -}}
+{{ .gpuResource | default "nvidia.com/gpu" }}
+{{- end }}
+
+{{/*
 The template of a Ray pod. (list . "worker" $group): `group` has its resources and what places it on a node.
 No app.kubernetes.io/name: KubeRay sets its own, by which the head's Service selects.
 */}}
@@ -66,16 +105,15 @@ No app.kubernetes.io/name: KubeRay sets its own, by which the head's Service sel
 {{- $component := index . 1 }}
 {{- $group := index . 2 }}
 {{- $claim := include "mnist-job.claimName" $root }}
-{{- $resources := deepCopy $group.resources }}
+{{- $resources := include "mnist-job.resources" (list $root $group.resources "1Gi") | fromYaml }}
 {{- if $group.gpus }}
-{{- $_ := set $resources "limits" (merge (dict "nvidia.com/gpu" $group.gpus) ($resources.limits | default dict)) }}
+{{- $_ := set $resources.limits (include "mnist-job.gpuResource" $group) $group.gpus }}
 {{- end -}}
 metadata:
   {{- include "mnist-job.podMetadata" (list $root $component) | nindent 2 }}
 spec:
   {{- include "mnist-job.podDefaults" $root | nindent 2 }}
-  {{- /* Only the driver talks to the API server: it reports the result, from the head. */}}
-  automountServiceAccountToken: {{ and (eq $component "head") (eq $root.Values.mode "job") }}
+  automountServiceAccountToken: {{ and (eq $component "head") (eq (include "mnist-job.asksApiServer" $root) "true") }}
   # KubeRay starts Ray from a shell, which passes no SIGTERM on: to wait the usual 30 s would change nothing.
   terminationGracePeriodSeconds: 10
   {{- with $group.nodeSelector }}
@@ -124,7 +162,7 @@ spec:
         {{- if $claim }}
         - {name: KERAS_HOME, value: /storage/keras}
         {{- end }}
-        {{- with $root.Values.env }}
+        {{- with include "mnist-job.env" $root | fromYamlArray }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
       {{- with $root.Values.storage.credentialsSecret }}
@@ -142,6 +180,12 @@ spec:
         {{- end }}
   volumes:
     {{- include "mnist-job.tmpVolume" $root | nindent 4 }}
+    {{- if and (eq $component "head") (include "mnist-job.autoscaling" $root) }}
+    # KubeRay mounts it at /tmp/ray, for the autoscaler's log; it would make one without a limit.
+    - name: ray-logs
+      emptyDir:
+        sizeLimit: {{ $root.Values.tmpSizeLimit }}
+    {{- end }}
     {{- if eq $component "head" }}
     - name: settings
       configMap:

@@ -10,6 +10,22 @@ authOptions:
   {{- with .Values.auth.existingSecret }}
   secretName: {{ . }}
   {{- end }}
+{{- if include "mnist-job.autoscaling" . }}
+enableInTreeAutoscaling: true
+# KubeRay adds a container of these to the head, and gives the pods' ServiceAccount what it needs: a Role of its own, to
+# read, patch and resize this namespace's pods, and to read and patch its RayClusters.
+autoscalerOptions:
+  version: v2
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  securityContext:
+    {{- include "mnist-job.containerSecurityContext" . | nindent 4 }}
+  resources:
+    {{- include "mnist-job.resources" (list . .Values.autoscaler.resources "64Mi") | nindent 4 }}
+  env:
+    - {name: HOME, value: /tmp}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+{{- end }}
 headGroupSpec:
   rayStartParams:
     dashboard-host: 0.0.0.0
@@ -21,14 +37,17 @@ workerGroupSpecs:
 {{- end }}
 
 {{- define "mnist-job.workerGroups" -}}
+{{- $scaled := include "mnist-job.scaledGroups" . | fromYaml }}
 {{- range $name, $group := .Values.workerGroups }}
 {{- $processes := include "mnist-job.processes" $group | int }}
+{{- $least := include "mnist-job.minReplicas" $group | int }}
+{{- $most := include "mnist-job.maxReplicas" $group | int }}
 - groupName: {{ $name }}
-  replicas: {{ $group.replicas }}
-  minReplicas: {{ $group.replicas }}
-  maxReplicas: {{ $group.replicas }}
+  replicas: {{ dig $name "replicas" $least $scaled | int | max $least | min $most }}
+  minReplicas: {{ $least }}
+  maxReplicas: {{ $most }}
   # KubeRay adds this; were it not here, an upgrade with the same values would change the object.
-  scaleStrategy: {}
+  scaleStrategy: {{ dig $name "scaleStrategy" dict $scaled | toJson }}
   rayStartParams:
     # What Ray hands out, whatever the pod requests: a process gets its CPUs or the job says that it does not fit.
     num-cpus: {{ mul $processes (ceil $.Values.settings.cpus_per_worker) | quote }}
@@ -49,6 +68,18 @@ into them, and Helm 4 gives up an upgrade that would undo it. Nothing is lost: K
 {{- $live := include "mnist-job.live" . | fromYaml }}
 {{- if and $live (not (dig "spec" "suspend" false $live)) }}
 {{- get (get $live.spec "rayClusterSpec" | default $live.spec) "workerGroupSpecs" | toYaml }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+What the autoscaler has made of a standing cluster's groups, by their names: an upgrade leaves their pods alone. (A
+RayJob's RayCluster is an object of its own, which no upgrade touches.)
+*/}}
+{{- define "mnist-job.scaledGroups" -}}
+{{- if and (eq .Values.mode "cluster") (include "mnist-job.autoscaling" .) }}
+{{- range dig "spec" "workerGroupSpecs" list (include "mnist-job.live" . | fromYaml) }}
+{{ .groupName }}: {{ pick . "replicas" "scaleStrategy" | toJson }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -4,7 +4,7 @@ concerns one value alone is in values.schema.json.)
 */}}
 {{- define "mnist-job.validate" -}}
 {{- $faults := list }}
-{{- range list "cluster" "workers" "storage" "pods" "metrics" "scheduling" }}
+{{- range list "cluster" "workers" "resources" "storage" "pods" "metrics" "scheduling" }}
 {{- $faults = concat $faults (include (printf "mnist-job.faults.%s" .) $ | fromYamlArray) }}
 {{- end }}
 {{- if $faults }}
@@ -51,12 +51,23 @@ concerns one value alone is in values.schema.json.)
 {{- $without := list }}
 {{- range $name, $group := .Values.workerGroups }}
 {{- if $group.gpus }}{{ $with = append $with $name }}{{ else }}{{ $without = append $without $name }}{{ end }}
-{{- range $list, $resources := $group.resources }}
-{{- if hasKey $resources "nvidia.com/gpu" }}
+{{- $resource := include "mnist-job.gpuResource" $group }}
+{{- if not (hasPrefix "nvidia.com/" $resource) }}
 - >-
-  workerGroups.{{ $name }}.resources.{{ $list }}: nvidia.com/gpu alone would train on the CPU; set
-  workerGroups.{{ $name }}.gpus in its place
+  workerGroups.{{ $name }}.gpuResource: {{ $resource }} is not NVIDIA's, and TensorFlow in the image computes on no other
+  accelerators; set nvidia.com/gpu or a MIG slice (nvidia.com/mig-1g.5gb), or train on CPUs
+{{- else if and (contains "/mig-" $resource) (gt (int $group.gpus) 1) }}
+- >-
+  workerGroups.{{ $name }}.gpus: CUDA shows a process one MIG slice of a pod, and these are {{ $group.gpus }}; set
+  workerGroups.{{ $name }}.gpus=1, and more replicas
+{{- else if and (ne $resource "nvidia.com/gpu") (not $group.gpus) }}
+- >-
+  workerGroups.{{ $name }}.gpuResource: {{ $resource }} means nothing without GPUs; set workerGroups.{{ $name }}.gpus
 {{- end }}
+{{- if gt (include "mnist-job.minReplicas" $group | int) (include "mnist-job.maxReplicas" $group | int) }}
+- >-
+  workerGroups.{{ $name }}: the fewest pods ({{ include "mnist-job.minReplicas" $group }}) are more than the most
+  ({{ include "mnist-job.maxReplicas" $group }}); set minReplicas and maxReplicas, where null means replicas
 {{- end }}
 {{- end }}
 {{- if and $with $without }}
@@ -74,11 +85,55 @@ concerns one value alone is in values.schema.json.)
 - >-
   settings.evaluate_on_gpu: no group of workerGroups has GPUs; give one gpus, or leave the evaluation on the CPU
 {{- end }}
-{{- $workers := get (include "mnist-job.settings" . | fromYaml) "workers" }}
+{{- $workers := get (include "mnist-job.settings" . | fromYaml) "workers" | toString | splitList ":" | last }}
 {{- if lt (int .Values.settings.batch_size) (int $workers) }}
 - >-
   settings.batch_size: {{ .Values.settings.batch_size }} is less than one image for each of the {{ $workers }} training
   processes of workerGroups; raise it, or take fewer
+{{- end }}
+{{- end }}
+
+{{/* What is asked for and would not be used, or could not be had. By pods: those that the values give resources. */}}
+{{- define "mnist-job.faults.resources" -}}
+{{- $root := . }}
+{{- $asked := dict
+  "head" .Values.head.resources
+  "submitter" .Values.submitter.resources
+  "autoscaler" .Values.autoscaler.resources
+  "test" .Values.test.resources
+  "metrics.pushgateway.deploy" .Values.metrics.pushgateway.deploy.resources
+}}
+{{- range $name, $group := .Values.workerGroups }}
+{{- $_ := set $asked (printf "workerGroups.%s" $name) $group.resources }}
+{{- end }}
+{{- range $who, $resources := $asked }}
+{{- range $list, $amounts := $resources }}
+{{- range $resource, $_ := $amounts }}
+{{- if and (contains "/" $resource) (regexMatch "gpu|/mig-|cuda|tpu|npu|hpu|xpu|dcu|gcu|mlu|neuron|gaudi|ascend|fpga|qaic|^amd.com/|^habana.ai/" (lower $resource)) }}
+- >-
+  {{ $who }}.resources.{{ $list }}: {{ $resource }}
+  {{- if not (hasPrefix "workerGroups." $who) }} would be reserved and not used, as only workers compute on GPUs; leave it out
+  {{- else if hasPrefix "nvidia.com/" $resource }} alone would train on the CPU; set {{ $who }}.gpus
+  {{- if ne $resource "nvidia.com/gpu" }} and {{ $who }}.gpuResource{{ end }} in its place
+  {{- else }} would be reserved and not used, as TensorFlow in the image computes on NVIDIA's GPUs alone; leave it out
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $resource, $limit := $resources.limits }}
+{{- $request := dig "requests" $resource "" $resources }}
+{{- if and $request (gt (include "mnist-job.number" $request | float64) (include "mnist-job.number" $limit | float64)) }}
+- >-
+  {{ $who }}.resources: {{ $resource }} is requested ({{ $request }}) beyond its limit ({{ $limit }}), which Kubernetes
+  refuses; raise the limit, or lower the request
+{{- end }}
+{{- end }}
+{{- $disk := dig "requests" "ephemeral-storage" "0" $resources }}
+{{- $most := dig "limits" "ephemeral-storage" $root.Values.tmpSizeLimit $resources }}
+{{- if and (not (dig "limits" "ephemeral-storage" "" $resources)) (gt (include "mnist-job.number" $disk | float64) (include "mnist-job.number" $most | float64)) }}
+- >-
+  {{ $who }}.resources.requests: ephemeral-storage ({{ $disk }}) is more than tmpSizeLimit ({{ $most }}); raise that
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -168,6 +223,11 @@ concerns one value alone is in values.schema.json.)
 {{- if and (not .queue) (has .provider (list "kueue" "yunikorn")) }}
 - >-
   scheduling.queue: {{ .provider }} needs the name of one
+{{- end }}
+{{- if and (eq .provider "kueue") (include "mnist-job.autoscaling" $) }}
+- >-
+  workerGroups: Kueue admits all pods at once, and no job with Ray's autoscaler; set maxReplicas as minReplicas, or
+  leave both out
 {{- end }}
 {{- if eq .provider "kueue" }}
 {{- /* It admits at most 8 sets of pods together; the head is one, and so is a job's submitter. */}}
