@@ -1,6 +1,7 @@
 """What `make benchmark` counts, and its tables."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_a_rows_module_takes_the_arguments_that_the_row_gives(row: rows.Row):
     for arguments in mains:
         names = [argument.arg for argument in arguments.args if argument.arg != "folder"]
         assert len(names) - len(arguments.defaults) <= 1 + len(row.module[1:]) <= len(names)
+
+
+def test_the_benchmarks_own_lock_has_the_versions_that_the_tests_run_with():
+    root = Path(rows.__file__).parents[2]
+    text = (root / "requirements-benchmark.lock").read_text()
+    own, tested = (
+        set(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock, re.MULTILINE))
+        for lock in (text, (root / "requirements-dev.lock").read_text())
+    )
+    shared = {name for name, _ in own} & {name for name, _ in tested}
+    assert {"keras", "numpy", "ray"} <= shared
+    assert {pin for pin in own if pin[0] in shared} <= tested
+    assert not shared & {"jax", "torch"}, "only `make benchmark` installs these"
 
 
 FAMILY = """
