@@ -22,9 +22,9 @@ test: .venv/test
 e2e: .venv/test
 	$(BIN)/pytest tests/e2e --durations=0 $(PYTEST)
 
-## This job beside what people would otherwise use: make benchmark MNIST=/path/of/mnist.npz [QUICK=1]
-benchmark: .venv/test
-	$(BIN)/python -m ops.benchmark $(MNIST) $(if $(QUICK),--quick)
+## This job beside what people would otherwise use: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]
+benchmark: .venv/test .venv-benchmark/installed
+	$(BIN)/python -m ops.benchmark run $(MNIST) $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS))
 
 ## What of the chart is generated from job/config.py and from its own comments.
 chart: .venv/test
@@ -38,9 +38,10 @@ lock: .venv/uv
 	$(UV) pip compile $(COMPILE) pyproject.toml requirements-cpu.in --overrides requirements-cpu.in \
 	  -c requirements.lock -o requirements-cpu.lock
 	$(UV) pip compile $(COMPILE) pyproject.toml --extra gpu -c requirements.lock -o requirements-gpu.lock
+	$(UV) pip compile $(COMPILE) --group benchmark -c requirements-dev.lock -o requirements-benchmark.lock
 
 clean:
-	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-benchmark runs .mypy_cache .pytest_cache .ruff_cache
 
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
 # Byte-compiled while installing: else each worker that may not write there compiles TensorFlow anew.
@@ -61,6 +62,12 @@ PACKAGE := pip install --quiet --no-deps --editable .
 
 .venv/test: .venv/run requirements-dev.lock
 	$(UV) $(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+.venv-benchmark/installed: .venv/uv requirements-benchmark.lock
+	@echo "installing what the benchmark compares with: about 5 GB, most of it the libraries of CUDA that torch is linked to"
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-benchmark
+	$(UV) $(INSTALL) --python .venv-benchmark/bin/python -r requirements-benchmark.lock
 	@touch $@
 
 # $(call timed,NAME,COMMAND): run it, and say how long it took.

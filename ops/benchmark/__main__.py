@@ -1,103 +1,82 @@
-"""This job beside what people would otherwise use: `make benchmark MNIST=/path/of/mnist.npz [QUICK=1]`.
+"""This job beside what people would otherwise use: `make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="..."]`.
 
-Each row is a whole process, from its start to its result, on the real MNIST: 10 epochs (Ray's own way: 2), and a global
-batch of 32 where nothing else is said. Rows are repeated three times, interleaved (once with QUICK), so that a machine
-that gets slower does so for all of them. Writes `benchmark.json`, and prints the README's tables.
+    python -m ops.benchmark run MNIST.npz [--quick] [--rows NAME...] [--output benchmark.json]
+    python -m ops.benchmark tables benchmark.json [of-another-machine.json ...]
+
+Each row is a whole process, from its start to its result, on the real MNIST: 10 epochs (Ray's TensorflowTrainer: 2), a
+global batch of 32 where nothing else is said. Rows are repeated three times, interleaved (once with --quick), so that
+a machine that gets slower does so for all of them. `sweep`, the steps by batch and network, is measured once.
+`run` prints the README's tables; `tables` prints them for several machines.
 """
 
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops.benchmark import measure, steps, tables
+from ops.benchmark import measure, rows, steps, tables
 
 JOB = str(Path(sys.executable).with_name("mnist-job"))
-RECOMMENDED = ("--batch-size", "256", "--learning-rate", "0.004")  # for 2 workers: the README says why
-
-
-@dataclass(frozen=True)
-class Row:
-    """A way to train; `flags` are those of `mnist-job run`, where it is this job."""
-
-    name: str
-    module: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-
-
-ROWS = (
-    Row(tables.NOTEBOOK, module=("ops.benchmark.notebook",)),
-    Row(tables.RAY, module=("ops.benchmark.ray_way", "1")),
-    Row(tables.RAY_100, module=("ops.benchmark.ray_way", "100")),
-    Row(tables.ONE, flags=("--workers", "1")),
-    Row(tables.TWO, flags=("--workers", "2")),
-    Row(tables.RECOMMENDED, flags=("--workers", "2", *RECOMMENDED)),
-)
+APART = str(
+    Path(".venv-benchmark/bin/python").absolute()
+)  # where `make benchmark` installs what this job does not need
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--output", default="benchmark.json")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="measure")
+    run.add_argument("data", help="MNIST as an .npz file")
+    run.add_argument("--quick", action="store_true", help="one repetition")
+    names = [*rows.NAMES, rows.STEPS, rows.SWEEP]
+    run.add_argument("--rows", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
+    run.add_argument("--output", default="benchmark.json")
+    merge = commands.add_parser("tables", help="the tables of what was measured, on one machine or on several")
+    merge.add_argument("files", nargs="+", metavar="benchmark.json")
     options = parser.parse_args()
-    data, results = str(Path(options.data).resolve()), []
+    if options.command == "tables":
+        print(tables.tables([json.loads(Path(file).read_text())["results"] for file in options.files]))
+        return
+    results = []
     for repetition in range(1 if options.quick else 3):
-        for one in repeated(data):
+        for one in repeated(str(Path(options.data).resolve()), options.rows, first=repetition == 0):
             results.append({"repetition": repetition, **one})
             print(results[-1], file=sys.stderr, flush=True)
     machine = {"processor": processor(), "python": platform.python_version()}
     Path(options.output).write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
-    print(tables.tables(results))
+    print(tables.tables([results]))
 
 
-def repeated(data: str) -> Iterator[dict[str, Any]]:
-    """Every row once."""
-    for row in ROWS:
-        yield {"row": row.name, **measured(row, data)}
-    yield {"row": tables.IMPORTS, **imports()}
-    for workers in (1, 2):
-        for step in steps.measured(data, [steps.Host()] * workers, [tables.HALF, *tables.SWEEP]):
+def repeated(data: str, names: list[str], *, first: bool) -> Iterator[dict[str, Any]]:
+    """Every row of these once."""
+    for row in rows.ROWS:
+        if row.name in names:
+            yield {"row": row.name, **measured(row, data)}
+    settings = [*tables.FLOOR] if rows.STEPS in names else []
+    if rows.SWEEP in names and first:
+        settings += [setting for setting in tables.SWEEP if setting not in settings]
+    for workers in (1, 2) if settings else ():
+        for step in steps.measured(data, [steps.Host()] * workers, settings):
             yield {"row": tables.STEP, **step}
 
 
-def measured(row: Row, data: str) -> dict[str, Any]:
+def measured(row: rows.Row, data: str) -> dict[str, Any]:
     """Run it once."""
     if row.module:
         module, *arguments = row.module
-        cost = measure.run([sys.executable, "-m", module, data, *arguments])
+        python = APART if row.apart else sys.executable
+        cost = measure.run([python, "-m", f"ops.benchmark.{module}", data, *arguments])
         said = json.loads(cost.stdout.splitlines()[-1])
-        return {"wall": cost.wall, "cpu": cost.cpu, "peak": cost.peak, **said}
-    with tempfile.TemporaryDirectory() as output:
-        cost = measure.run([JOB, "run", "--data", data, "--output", output, *row.flags], until=" started")
-        outcome = json.loads(Path(output, "mnist-job/outcome.json").read_text())
-    history = outcome["training"]["history"]
-    return {
-        "wall": cost.wall,
-        "cpu": cost.cpu,
-        # Every worker traces, which takes one thread.
-        "cpu_until_first_step": cost.cpu_until + outcome["training"]["workers"] * outcome["phases"]["tracing"],
-        "peak": cost.peak,
-        "training": sum(epoch["seconds"] for epoch in history),
-        "accuracy": outcome["evaluation"]["accuracy"],
-        "loss": outcome["evaluation"]["loss"],
-        "phases": outcome["phases"],
-    }
-
-
-def imports() -> dict[str, Any]:
-    """CPU seconds of importing TensorFlow and Keras in one process."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", "import tensorflow, keras"], check=True, stderr=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+    else:
+        with tempfile.TemporaryDirectory() as output:
+            cost = measure.run([JOB, "run", "--data", data, "--output", output, *row.flags])
+            said = rows.of_outcome(json.loads(Path(output, "mnist-job/outcome.json").read_text()))
+    return {"wall": cost.wall, "cpu": cost.cpu, "peak": cost.peak, **said}
 
 
 def processor() -> str:

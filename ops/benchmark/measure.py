@@ -5,27 +5,31 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 # Seconds. To look costs CPU time, which the measured processes lack; what one uses after it was last seen is missed.
-CPU_INTERVAL = 1.0
-MEMORY_INTERVAL = 5.0
+INTERVAL = 0.25
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, CPU seconds, and bytes at the highest moment (proportional set size: shared pages count once)."""
+    """Seconds, CPU seconds, bytes at the highest moment (see `Watch`), and what it printed."""
 
     wall: float
     cpu: float
     peak: int
     stdout: str
-    cpu_until: float
 
 
 class Watch(threading.Thread):
-    """Adds up the processes below one: those that end keep what they had used when they were last seen."""
+    """Looks at a process and all those below it, every `INTERVAL`.
+
+    `peak` is in bytes: the most that they held at one look, the anonymous memory of each, and shared memory once. Files
+    that they map, such as libraries, are not in it. The proportional set size would have these as well, but the kernel
+    walks through every page to give it: too long to look often.
+    """
 
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
@@ -33,20 +37,32 @@ class Watch(threading.Thread):
         self._used: dict[tuple[int, float], float] = {}
         self.peak = 0
 
+    @property
     def cpu(self) -> float:
-        """CPU seconds until now, of all processes."""
+        """CPU seconds, system and user. Processes that end keep what they had used when they were last seen."""
+        return sum(self._used.values())
+
+    def look(self) -> None:
+        """See what all processes have used and hold now."""
+        own, shared = [], [0]
         for process in self._processes():
-            self._see(process)
-        return sum(list(self._used.values()))
+            try:
+                with process.oneshot():
+                    key, times = (process.pid, process.create_time()), process.cpu_times()
+                memory = _memory(process.pid)
+            except (psutil.Error, OSError):
+                continue  # it has ended
+            self._used[key] = times.user + times.system
+            own.append(memory["RssAnon"])
+            shared.append(memory["RssShmem"])
+        self.peak = max(self.peak, sum(own) + max(shared))
 
     def run(self) -> None:
         """Until `stop`."""
-        memory_due = 0.0
-        while not self._ended.wait(CPU_INTERVAL):
-            self.cpu()
-            if time.monotonic() >= memory_due:
-                self.peak = max(self.peak, sum(map(_memory, self._processes())))
-                memory_due = time.monotonic() + MEMORY_INTERVAL
+        while True:
+            self.look()
+            if self._ended.wait(INTERVAL):
+                return
 
     def stop(self) -> None:
         """End the watch."""
@@ -59,39 +75,31 @@ class Watch(threading.Thread):
         except psutil.NoSuchProcess:
             return []
 
-    def _see(self, process: psutil.Process) -> None:
-        try:
-            with process.oneshot():
-                key, times = (process.pid, process.create_time()), process.cpu_times()
-                self._used[key] = times.user + times.system
-        except psutil.Error:
-            return  # it has ended
+
+def _memory(process: int) -> dict[str, int]:
+    """Bytes by kind; 0 of a process that has ended and is not reaped yet. Raises OSError where it is gone."""
+    kinds = {"RssAnon": 0, "RssShmem": 0}
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in kinds:
+            kinds[name] = int(rest.split()[0]) * 1024
+    return kinds
 
 
-def _memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
-
-
-def run(command: Sequence[str], until: str | None = None) -> Cost:
-    """Run a command to its end; `cpu_until` is what it had used when it printed a line that holds `until`.
+def run(command: Sequence[str]) -> Cost:
+    """Run a command to its end.
 
     Raises CalledProcessError if it fails.
     """
-    started, lines, cpu_until = time.monotonic(), [], 0.0
+    started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         watch = Watch(process.pid)
         watch.start()
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if until is not None and until in line:
-                cpu_until = watch.cpu()
+        stdout = process.stdout.read()
         process.wait()
         wall = time.monotonic() - started
         watch.stop()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, "".join(lines))
-    return Cost(wall, watch.cpu(), watch.peak, "".join(lines), cpu_until)
+        raise subprocess.CalledProcessError(process.returncode, command, stdout)
+    return Cost(wall, watch.cpu, watch.peak, stdout)

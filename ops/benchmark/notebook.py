@@ -1,4 +1,7 @@
-"""The reference notebook as a script: `python -m ops.benchmark.notebook MNIST.npz`. Prints its result as JSON."""
+"""The reference notebook as a script: `python -m ops.benchmark.notebook MNIST.npz [STEPS_PER_EXECUTION]`.
+
+Prints its result as JSON. Like the notebook it saves nothing. The backend of Keras is the one that KERAS_BACKEND names.
+"""
 
 import json
 import sys
@@ -8,7 +11,7 @@ import keras
 import numpy as np
 
 
-def main(data: str) -> None:
+def main(data: str, steps_per_execution: str = "1") -> None:
     with np.load(data) as arrays:
         x_train, x_test = (arrays[name].reshape(-1, 784).astype("float32") / 255 for name in ("x_train", "x_test"))
         y_train, y_test = (keras.utils.to_categorical(arrays[name], 10) for name in ("y_train", "y_test"))
@@ -20,7 +23,9 @@ def main(data: str) -> None:
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        "adam", "categorical_crossentropy", metrics=["accuracy"], steps_per_execution=int(steps_per_execution)
+    )
     started = time.perf_counter()
     model.fit(x_train, y_train, batch_size=32, epochs=10, validation_split=0.2, verbose=0)
     training = time.perf_counter() - started
@@ -29,4 +34,4 @@ def main(data: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

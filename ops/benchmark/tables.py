@@ -1,85 +1,88 @@
-"""What was measured, as the README's tables: medians, with the least and the most of all repetitions."""
+"""What was measured, as the README's tables.
+
+A figure is the median of the machines' medians, with the least and the most of all repetitions on any of them: with one
+machine, of its repetitions. A ratio is taken within one repetition, whose two parts the same machine ran minutes apart.
+"""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-NOTEBOOK = "the notebook as a script"
-RAY = "Ray's way, 2 workers: 2 epochs"
-RAY_100 = "Ray's way, 2 workers, `steps_per_execution=100`: 2 epochs"
-ONE = "this job, 1 worker"
-TWO = "this job, 2 workers"
-RECOMMENDED = "this job, 2 workers, global batch 256, learning rate 0.004"
-IMPORTS = "import tensorflow, keras"
+from ops.benchmark.rows import ROWS
+
 STEP = "step"
 HALF = "16:128,64"  # a worker's part of the notebook's batch, when there are two
 SWEEP = [f"{batch}:{hidden}" for hidden in ("128,64", "2048,2048") for batch in (32, 128, 512, 1024, 2048, 4096)]
+FLOOR = (HALF, SWEEP[0])  # what a step of two workers is compared with, in each repetition
 STEPS = 10 * 1500  # of the notebook's 48,000 images at batch 32
 
+BESIDE = {
+    "job-1": ("notebook", "keras-100", "keras-jax", "jax", "torch-1"),
+    "job-2": ("notebook", "torch-2", "ray-keras-2"),
+    "job-2-256": ("notebook", "torch-2", "torch-2-256"),
+}
+"""What each row of this job is compared with."""
+SHORT = ("ray-keras-2",)  # it trains fewer epochs and evaluates nothing: its whole process is not comparable
+
 Result = dict[str, Any]
+Repetition = list[Result]
+Machine = list[Repetition]
 
 
-def tables(results: list[Result]) -> str:
-    """All three."""
-    return "\n\n".join([_whole(results), _ratios(results), _steps(results)])
+def tables(machines: Sequence[list[Result]]) -> str:
+    """All that the results of these machines allow; a row that was not measured is left out."""
+    split = [_repetitions(results) for results in machines]
+    everything = [one for results in machines for one in results]
+    return "\n\n".join(table for table in (_whole(split), _ratios(split), _others(split), _steps(everything)) if table)
 
 
-def _whole(results: list[Result]) -> str:
+def _repetitions(results: list[Result]) -> Machine:
+    numbers = sorted({one["repetition"] for one in results})
+    return [[one for one in results if one["repetition"] == number] for number in numbers]
+
+
+def _whole(machines: list[Machine]) -> str:
     lines = [
-        "| | whole, s | training of 10 epochs, s | CPU, s | peak, GiB | test accuracy |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | whole, s | training of 10 epochs, s | CPU, s | peak, GiB | checkpoints | test accuracy |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in (NOTEBOOK, RAY, RAY_100, ONE, TWO, RECOMMENDED):
-        cells = [_spread([one[key] for one in results if one["row"] == row]) for key in ("wall", "training", "cpu")]
-        cells.append(_spread([one["peak"] / 2**30 for one in results if one["row"] == row], 2))
-        accuracies = [one["accuracy"] for one in results if one["row"] == row and "accuracy" in one]
-        cells.append(f"{statistics.median(accuracies):.4f}" if accuracies else "not measured")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    for row in ROWS:
+        cells = [_figure(machines, _value(row.name, key), 1) for key in ("wall", "training", "cpu")]
+        cells.append(_figure(machines, _value(row.name, "peak", 2**-30), 2))
+        if any(cells):
+            accuracy = _figure(machines, _value(row.name, "accuracy"), 4) or "not measured"
+            lines.append(f"| {row.title} | {' | '.join(cells)} | {'yes' if row.saves else 'no'} | {accuracy} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _ratios(results: list[Result]) -> str:
-    """Each within one repetition."""
-
-    def value(one: list[Result], row: str, key: str) -> float:
-        return float(next(result[key] for result in one if result["row"] == row))
-
-    def floor(one: list[Result]) -> float:
-        return _step(one, 1, HALF) + _step(one, 2, SWEEP[0], "all_reduce")
-
-    def under_ray(one: list[Result]) -> float:
-        return next(result["phases"]["training"] for result in one if result["row"] == TWO) / STEPS
-
-    def evaluate(one: list[Result]) -> float:
-        return next(result["phases"]["evaluate"] for result in one if result["row"] == TWO)
-
-    wanted: list[tuple[str, Callable[[list[Result]], float]]] = [
-        (f"whole: {RECOMMENDED} / the notebook", lambda one: value(one, RECOMMENDED, "wall") / notebook(one)),
-        (f"whole: {TWO} / the notebook", lambda one: value(one, TWO, "wall") / notebook(one)),
-        (f"whole: {ONE} / the notebook", lambda one: value(one, ONE, "wall") / notebook(one)),
-        (
-            f"training: {ONE} / the notebook's `fit`",
-            lambda one: value(one, ONE, "training") / value(one, NOTEBOOK, "training"),
-        ),
-        (f"training: {TWO} / Ray's way", lambda one: value(one, TWO, "training") / value(one, RAY, "training")),
-        ("a step of 2 workers under Ray / compute and a bare all-reduce", lambda one: under_ray(one) / floor(one)),
-        ("the evaluate task, s", evaluate),
-        (
-            "CPU until the first step, 2 workers / three times `import tensorflow, keras`",
-            lambda one: value(one, TWO, "cpu_until_first_step") / (3 * value(one, IMPORTS, "cpu")),
-        ),
-        (f"peak memory: {TWO} / Ray's way", lambda one: value(one, TWO, "peak") / value(one, RAY, "peak")),
+def _ratios(machines: list[Machine]) -> str:
+    titles = {row.name: row.title for row in ROWS}
+    lines = [
+        "| this job / another way, within one repetition | whole | training | CPU | peak memory |",
+        "| --- | --- | --- | --- | --- |",
     ]
+    for job, others in BESIDE.items():
+        for other in others:
+            cells = []
+            for key in ("wall", "training", "cpu", "peak"):
+                comparable = other not in SHORT or key in ("training", "peak")
+                cells.append(_figure(machines, _ratio(job, other, key), 2) if comparable else "")
+            if any(cells):
+                lines.append(f"| {titles[job]} / {titles[other]} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
-    def notebook(one: list[Result]) -> float:
-        return value(one, NOTEBOOK, "wall")
 
-    repetitions = [
-        [one for one in results if one["repetition"] == number] for number in {one["repetition"] for one in results}
+def _others(machines: list[Machine]) -> str:
+    def under_ray(one: Repetition) -> float:
+        return float(_phases(one)["training"]) / STEPS / (_step(one, 1, HALF) + _step(one, 2, SWEEP[0], "all_reduce"))
+
+    wanted: list[tuple[str, Callable[[Repetition], float]]] = [
+        ("a step of 2 workers under Ray / compute and a bare all-reduce, without Ray", under_ray),
+        ("the evaluate task, s", lambda one: float(_phases(one)["evaluate"])),
     ]
-    lines = ["| ratio, within one repetition | |", "| --- | --- |"]
-    lines += [f"| {name} | {_spread([ratio(one) for one in repetitions], 2)} |" for name, ratio in wanted]
-    return "\n".join(lines)
+    lines = ["| this job, 2 workers | |", "| --- | --- |"]
+    lines += [f"| {name} | {figure} |" for name, value in wanted if (figure := _figure(machines, value, 2))]
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _steps(results: list[Result]) -> str:
@@ -88,25 +91,69 @@ def _steps(results: list[Result]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for setting in SWEEP:
-        batch, one, two = int(setting.partition(":")[0]), _step(results, 1, setting), _step(results, 2, setting)
+        try:
+            batch, one, two = int(setting.partition(":")[0]), _step(results, 1, setting), _step(results, 2, setting)
+        except LookupError:
+            continue
         lines.append(
             f"| {batch} | {setting.partition(':')[2].replace(',', ', ')} | {1 / one:,.0f} | {1 / two:,.0f} "
             f"| {batch / one:,.0f} | {batch / two:,.0f} | {one / two:.2f} |"
         )
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _value(row: str, key: str, unit: float = 1.0) -> Callable[[Repetition], float]:
+    """The row's figure in a repetition. It raises LookupError where there is none."""
+
+    def value(one: Repetition) -> float:
+        for result in one:
+            if result["row"] == row:
+                return float(result[key]) * unit
+        raise LookupError(row)
+
+    return value
+
+
+def _ratio(row: str, other: str, key: str) -> Callable[[Repetition], float]:
+    above, below = _value(row, key), _value(other, key)
+    return lambda one: above(one) / below(one)
+
+
+def _phases(one: Repetition) -> dict[str, float]:
+    for result in one:
+        if result["row"] == "job-2":
+            return dict(result["phases"])
+    raise LookupError("job-2")
 
 
 def _step(results: list[Result], workers: int, setting: str, key: str = "step") -> float:
-    """Seconds a step, median."""
+    """Seconds a step, median. Raises LookupError where none was measured."""
     batch, _, hidden = setting.partition(":")
     layers = [int(units) for units in hidden.split(",")]
-    return statistics.median(
+    found = [
         one[key]
         for one in results
         if one["row"] == STEP and (one["workers"], one["batch"], one["hidden"]) == (workers, int(batch), layers)
-    )
+    ]
+    if not found:
+        raise LookupError(setting)
+    return statistics.median(found)
 
 
-def _spread(figures: list[float], digits: int = 1) -> str:
-    low, middle, high = (f"{of(figures):.{digits}f}" for of in (min, statistics.median, max))
+def _figure(machines: list[Machine], value: Callable[[Repetition], float], digits: int) -> str:
+    """The figure over all repetitions that have it; nothing where none has."""
+    medians, found = [], []
+    for machine in machines:
+        here = []
+        for repetition in machine:
+            try:
+                here.append(value(repetition))
+            except LookupError:
+                continue
+        if here:
+            medians.append(statistics.median(here))
+            found += here
+    if not found:
+        return ""
+    low, middle, high = (f"{figure:.{digits}f}" for figure in (min(found), statistics.median(medians), max(found)))
     return middle if low == high else f"{middle} ({low}..{high})"

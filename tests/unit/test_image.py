@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 # A package, its hashes, and which packages need it: what else there could be is an option of pip, such as an address.
-NEEDED_BY = r"(?:(?:-[rc]|--override) )?[a-z0-9._-]+(?: \(pyproject\.toml(?::dev)?\))?"
+NEEDED_BY = r"(?:(?:-[rc]|--override) )?[a-z0-9._-]+(?: \(pyproject\.toml(?::(?:dev|benchmark))?\))?"
 LINE = re.compile(
     r"[a-z0-9._-]+==[^ ;:]+(?: ; [^:]+)? \\"
     r"|    --hash=sha256:[0-9a-f]{64}(?: \\)?"

@@ -1,0 +1,73 @@
+"""The ways to train that are compared, and what is counted for each.
+
+`training` is, for all of them, from the moment at which `fit` would begin, with data and model ready, to the end of the
+last epoch: tracing or compiling, the epochs, their validation, and their checkpoints where the row saves any.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COUNTED = ("tracing", "training", "validation", "checkpoint")
+"""The phases of this job that another row's `fit` includes. What goes before them is `setup`, there as here."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train: a module of this package with its arguments, or the flags of `mnist-job run`.
+
+    `apart` is one that needs the benchmark's own environment. `saves` says whether it saves a checkpoint each epoch.
+    """
+
+    name: str
+    title: str
+    module: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    apart: bool = False
+    saves: bool = False
+
+
+BY_256 = ("256", "0.004")
+ROWS = (
+    Row("notebook", "Keras `fit` on TensorFlow: the notebook as a script", ("notebook", "1")),
+    Row("keras-100", "Keras `fit` on TensorFlow, `steps_per_execution=100`", ("notebook", "100")),
+    Row("keras-jax", "Keras `fit` on JAX", ("keras_jax",), apart=True),
+    Row("jax", "JAX alone, an epoch as one `lax.scan`", ("bare_jax",), apart=True),
+    Row("torch-1", "Ray's TorchTrainer, 1 worker", ("torch_trainer", "1", "32", "0.001"), apart=True, saves=True),
+    Row("torch-2", "Ray's TorchTrainer, 2 workers", ("torch_trainer", "2", "32", "0.001"), apart=True, saves=True),
+    Row(
+        "torch-2-256",
+        "Ray's TorchTrainer, 2 workers, global batch 256, learning rate 0.004",
+        ("torch_trainer", "2", *BY_256),
+        apart=True,
+        saves=True,
+    ),
+    Row(
+        "ray-keras-2",
+        "Ray's TensorflowTrainer, 2 workers, `steps_per_execution=100`: 2 epochs",
+        ("ray_way", "100"),
+        saves=True,
+    ),
+    Row("job-1", "this job, 1 worker", flags=("--workers", "1"), saves=True),
+    Row("job-2", "this job, 2 workers", flags=("--workers", "2"), saves=True),
+    Row(
+        "job-2-256",
+        "this job, 2 workers, global batch 256, learning rate 0.004",
+        flags=("--workers", "2", "--batch-size", BY_256[0], "--learning-rate", BY_256[1]),
+        saves=True,
+    ),
+)
+NAMES = [row.name for row in ROWS]
+
+STEPS, SWEEP = "steps", "sweep"  # what is measured besides: a step without Ray, and the same by batch and network
+
+
+def of_outcome(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of this job says, from its `outcome.json`: seconds of training, test accuracy and loss, the phases."""
+    phases = outcome["phases"]
+    return {
+        "training": sum(phases[phase] for phase in COUNTED),
+        "accuracy": outcome["evaluation"]["accuracy"],
+        "loss": outcome["evaluation"]["loss"],
+        "phases": phases,
+    }
