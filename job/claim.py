@@ -116,7 +116,10 @@ def _leased_folder(place: Place, output: str, made: list[str], tell: Tell) -> It
             finally:
                 with suppress(OSError, pa.ArrowException):
                     if lease.lost is None and _is_done(place):
+                        lease.stop()
                         place.filesystem.delete_file(f"{place.work}/{MARKER}")
+                        if place.filesystem.type_name == "s3":  # pyarrow writes an empty object for a folder
+                            place.filesystem.delete_dir(place.work)  # it deletes what it lists, and that is known
     finally:
         with suppress(OSError, pa.ArrowException):
             owned.remove_empty(place.filesystem, [place.work, f"{place.work}/lease"])

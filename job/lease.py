@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 from pyarrow import fs
@@ -50,6 +51,7 @@ class Lease:
         self._announced, self._held = f"{self._folder}/{run}.announced", f"{self._folder}/{run}.held"
         self._writes = 0
         self._ended = threading.Event()
+        self._renewal = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._renewing = threading.Lock()
         self.lost: UsageError | None = None
 
@@ -63,15 +65,12 @@ class Lease:
         Raises UsageError if another run has it, OSError where the store fails.
         """
         lease = cls(filesystem, folder, run)
-        renewal = threading.Thread(target=lease._keep, name="lease", daemon=True)
         try:
             lease._take(tell)
-            renewal.start()
+            lease._renewal.start()
             yield lease
         finally:
-            lease._ended.set()
-            if renewal.ident is not None:
-                renewal.join(policy.LEASE_RENEWAL_SECONDS)  # a store that is silent does not keep the run
+            lease.stop()
             for path in (lease._announced, lease._held):
                 lease._delete(path)
 
@@ -88,6 +87,12 @@ class Lease:
                 )
                 raise self.lost
 
+    def stop(self) -> None:
+        """Renew no more; the lease itself is removed when `taken` ends."""
+        self._ended.set()
+        if self._renewal.is_alive():
+            self._renewal.join(policy.CONNECT_SECONDS)  # a store that is silent does not keep the run
+
     def look(self, now: datetime | None, tell: Callable[[str], object]) -> None:
         """Return when no other run has the lease; `now` is the store's. Takes nothing. Raises UsageError, OSError."""
         watched: dict[str, tuple[bytes, float]] = {}
@@ -99,10 +104,12 @@ class Lease:
         while True:
             others = self._others(self._write(self._announced))
             if not self._alive(others, watched, tell):
-                break
+                now = self._write(self._held)
+                if not self._alive([other for other in self._others(now) if other.held], watched, tell):
+                    break  # still nobody, even if the end of a third run removed what another one had announced
+                self._delete(self._held)
             self._delete(self._announced)  # or two runs that start at once would watch each other
             time.sleep(policy.LEASE_LOOK_SECONDS)
-        self._write(self._held)
         for path in (self._announced, *(other.path for other in others)):
             self._delete(path)
 
@@ -139,8 +146,9 @@ class Lease:
                 self.renew()
             except UsageError:
                 main = threading.main_thread().ident
-                if main is not None and not self._ended.is_set():
+                while main is not None and not self._ended.is_set():
                     signal.pthread_kill(main, signal.SIGINT)
+                    self._ended.wait(policy.DEAF_SECONDS)  # it may have begun to wait for something just then
                 return
             except (OSError, pa.ArrowException):
                 continue  # the store may answer the next time; if not for long, another run may take over
@@ -152,11 +160,16 @@ class Lease:
             if name is None or name["run"] == self.run:
                 continue
             with suppress(FileNotFoundError):  # it has ended meanwhile
-                with self._filesystem.open_input_stream(entry.path) as stream:
-                    content = stream.read()
+                content = policy.patiently(
+                    partial(self._read, entry.path), policy.CONNECT_SECONDS, (OSError,), _may_pass
+                )
                 age = (now - entry.mtime).total_seconds() if now is not None and entry.mtime is not None else 0.0
                 others.append(_Other(entry.path, name["run"], name["state"] == "held", content, age))
         return others
+
+    def _read(self, path: str, _seconds_left: float) -> bytes:
+        with self._filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
 
     def _write(self, path: str) -> datetime | None:
         """Write an object that differs from what it was; gives its time by the store's clock."""
@@ -171,3 +184,7 @@ class Lease:
     def _delete(self, path: str) -> None:
         with suppress(OSError, pa.ArrowException):  # one that stays is seen to be dead
             self._filesystem.delete_file(path)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return not isinstance(error, FileNotFoundError)

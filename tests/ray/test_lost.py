@@ -100,6 +100,8 @@ def test_a_job_that_was_killed_in_its_evaluation_evaluates(tmp_path, undisturbed
     assert (result.returncode, result.stderr) == (0, "")
     assert "training on" not in result.stdout
     assert_ends_like(tmp_path, undisturbed)
+    training = outcome(tmp_path)["training"]
+    assert (training["workers"], training["restarts"], training["seconds"]) == (2, None, None)  # which nobody recorded
 
 
 def test_a_finished_job_is_not_done_twice(undisturbed, pushgateway):

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from job import model
+from job import model, pipeline
 from job.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
+from job.config import JobConfig
 from job.errors import TrainingError
+from job.evaluation import Evaluator
+from job.folder import RunFolder
 from job.journal import Epoch
+from job.log import Log
+from job.outcome import TrainingRecord
+from job.policy import worth_a_restart
+from job.stages import Run
 from tests.store import LATER, RUN
 
 FILES = (MODEL, OPTIMIZER, HISTORY, TRAINING, MANIFEST)
@@ -124,3 +131,81 @@ def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):
     _, folder = saved
     Checkpoints(fs.LocalFileSystem(), str(folder), LATER).save(*trained, history(3), 2)
     assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000003-{LATER}"]
+
+
+def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is_removed(trained, saved):
+    """Killed while it saved epoch 4; what the next run saves then leaves epoch 3, the last one before it, intact."""
+    _, folder = saved
+    unfinished = folder / f"0000004-{RUN}"
+    unfinished.mkdir()
+    (unfinished / MODEL).write_bytes(b"half")
+    later = Checkpoints(fs.LocalFileSystem(), str(folder), LATER)
+    later.save(*trained, history(4), 2)
+    assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000004-{LATER}"]
+    damage(folder / f"0000004-{LATER}" / MODEL, "altered")
+    newest = later.newest()
+    assert newest is not None
+    assert newest.path == str(folder / f"0000003-{RUN}")
+
+
+def test_an_unfinished_checkpoint_that_is_newer_is_left_to_who_writes_it(trained, saved):
+    checkpoints, folder = saved
+    (folder / f"0000009-{LATER}").mkdir()
+    checkpoints.save(*trained, history(4), 2)
+    assert sorted(path.name[:7] for path in folder.iterdir()) == ["0000003", "0000004", "0000009"]
+
+
+def test_what_else_lies_among_the_checkpoints_is_left_alone(trained, saved):
+    checkpoints, folder = saved
+    theirs = [folder / "0000001-mine", folder / f"0000002-{RUN}" / "mine", folder / "notes.txt"]
+    theirs[0].mkdir()
+    for file in theirs[1:]:
+        file.write_text("mine")
+    checkpoints.save(*trained, history(4), 2)
+    assert all(path.exists() for path in theirs)
+    assert [path.name for path in (folder / f"0000002-{RUN}").iterdir()] == ["mine"]
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.history == history(4)
+
+
+@pytest.mark.parametrize("file", [MODEL, OPTIMIZER, HISTORY])
+def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(trained, saved, file):
+    """Even by one that is intact. Another one is chosen when the workers start again."""
+    checkpoints, folder = saved
+    newest = checkpoints.newest()
+    assert newest is not None
+    place = folder / f"0000003-{RUN}"
+    step(*trained)
+    manifest = json.loads((place / MANIFEST).read_text())
+    (place / file).write_bytes(other := (place / file).read_bytes() + b" ")
+    (place / MANIFEST).write_text(json.dumps(manifest | {file: hashlib.sha256(other).hexdigest()}))
+    before = [np.asarray(variable) for variable in trained[0].variables]
+    with pytest.raises(Changed, match=f"{file} is not as it was written") as changed:
+        checkpoints.restore(newest.path, newest.manifest, *trained)
+    assert worth_a_restart(changed.value)
+    for ours, theirs in zip(trained[0].variables, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), theirs)
+
+
+def test_a_checkpoint_says_how_many_workers_trained_unless_it_is_of_before_that_was_kept(saved):
+    checkpoints, folder = saved
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.workers == 2
+    place = folder / f"0000003-{RUN}"
+    (place / TRAINING).unlink()
+    manifest = json.loads((place / MANIFEST).read_text())
+    del manifest[TRAINING]
+    (place / MANIFEST).write_text(json.dumps(manifest))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert (newest.workers, newest.history, newest.damaged) == (None, history(3), [])
+
+
+def test_an_elastic_run_that_has_only_its_evaluation_left_tells_what_is_known_of_its_training(trained, tmp_path):
+    config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
+    with RunFolder.opened(config.output, config.name, RUN) as folder:
+        Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)
+        _, record = pipeline._trained(Run(config, Log()), config, folder, Evaluator(config))
+    assert record == TrainingRecord(3, None, None, history(3))

@@ -71,6 +71,20 @@ def test_a_failure_to_publish_leaves_the_former_result(output, tmp_path):
     assert (tmp_path / "a/b/job/outcome.json").read_text() == "{}"
 
 
+def test_a_model_that_is_not_the_one_that_was_evaluated_is_not_published(output, tmp_path):
+    """It was replaced in its checkpoint meanwhile."""
+    model = File(fs.LocalFileSystem(), str(tmp_path / "model"))
+    Path(model.path).write_bytes(b"weights")
+    evaluated = {"model.keras": model.sha256()}
+    with RunFolder.opened(output, "job", RUN) as folder:
+        folder.publish(FILES, {"model.keras": model}, evaluated)
+        Path(model.path).write_bytes(b"other")
+        with pytest.raises(DeliveryError, match=r"model\.keras is not the one that was evaluated"):
+            folder.publish({OUTCOME: "new"}, {"model.keras": model}, evaluated)
+    assert (tmp_path / "a/b/job/outcome.json").read_text() == "{}"
+    assert (tmp_path / "a/b/job/model.keras").read_bytes() == b"weights"
+
+
 @pytest.mark.parametrize("place", ["{}/file/below", "nowhere://bucket", "/proc/none"])
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, place):
     (tmp_path / "file").touch()

@@ -36,7 +36,7 @@ def output(request, tmp_path) -> str:
     if request.param == "disk":
         return f"store://{tmp_path}/out"
     parameters, _ = request.getfixturevalue("bucket")
-    return f"s3://bucket/out{parameters}"
+    return f"s3://bucket/{tmp_path.name}{parameters}"  # moto's servers in a process share what they hold
 
 
 def begin(folder: RunFolder, run: str) -> None:
@@ -64,6 +64,15 @@ def test_a_second_run_is_refused_and_touches_nothing_of_the_first(output, dry_ru
     assert told[0].startswith(f"run {RUN} of this name has not ended; watching for up to 45 s")
     with RunFolder.opened(output, "job", LATER, dry_run=dry_run) as second:  # the first has ended
         assert second.has_checkpoints()
+
+
+def test_nothing_of_it_stays(output):
+    filesystem, path = storage.resolve(output)
+    for dry_run in (True, False):
+        with RunFolder.opened(output, "job", RUN, dry_run=dry_run):
+            pass
+        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        assert found == []
 
 
 def killed(output: str, keep: Path) -> None:
@@ -105,7 +114,8 @@ def test_a_run_that_was_taken_over_ends_with_a_sentence_and_removes_nothing(outp
         begin(folder, RUN)
         with folder.filesystem.open_output_stream(f"{folder.work}/lease/{LATER}.held") as stream:
             stream.write(b"{}")
-        threading.Event().wait(WAIT_SECONDS)  # as in training
+        for _ in range(10 * WAIT_SECONDS):  # a signal right before a wait is heard only after it
+            threading.Event().wait(0.1)
         pytest.fail("was not told")
     filesystem, path = storage.resolve(output)
     names = [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(f"{path}/.job/lease"))]

@@ -164,3 +164,47 @@ def test_a_first_run_that_fails_leaves_its_status(tmp_path):
 def test_a_textfile_without_a_folder_is_refused_beforehand(tmp_path):
     with pytest.raises(UsageError, match="--metrics-textfile"):
         metrics.check_textfile(str(tmp_path / "none" / "job.prom"))
+
+
+FOREIGN = ["node_load1 1\n", "# my notes\nmnist_job_workers 2\n", "mnist_job_workers 2\nmine 1\n", b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_textfile_that_holds_other_metrics_is_refused_beforehand_and_never_replaced(tmp_path, content):
+    path = tmp_path / "job.prom"
+    content = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(content)
+    refusal = "holds more than this program's metrics, and would be replaced; move it, or give another path"
+    with pytest.raises(UsageError, match=f"job.prom: {refusal}"):
+        metrics.check_textfile(str(path))
+    for ended in (outcome(), failed()):
+        with pytest.raises(DeliveryError, match=refusal):
+            metrics.write_textfile(ended, str(path))
+    assert path.read_bytes() == content
+
+
+def test_a_textfile_that_is_a_link_is_refused_and_stays_one(tmp_path):
+    (tmp_path / "job.prom").symlink_to(tmp_path / "mine")
+    (tmp_path / "folder.prom").mkdir()
+    for name in ("job.prom", "folder.prom"):
+        with pytest.raises(UsageError, match="is not a file"):
+            metrics.check_textfile(str(tmp_path / name))
+        with pytest.raises(DeliveryError, match="is not a file"):
+            metrics.write_textfile(outcome(), str(tmp_path / name))
+    assert (tmp_path / "job.prom").is_symlink()
+
+
+@pytest.mark.parametrize("before", [outcome(), failed()])
+def test_a_textfile_that_this_program_wrote_is_taken(tmp_path, before):
+    path = tmp_path / "job.prom"
+    path.touch()
+    for _ in range(2):
+        metrics.check_textfile(str(path))
+        metrics.write_textfile(before, str(path))
+
+
+def test_what_is_not_known_of_the_training_is_absent():
+    found = values(metrics.text(outcome(training=TrainingRecord(None, None, None, [ROW]), evaluation_seconds=None)))
+    unknown = ("workers", "worker_restarts", "training_duration_seconds", "evaluation_duration_seconds")
+    assert not {f"mnist_job_{name}" for name in unknown} & set(found)
+    assert found["mnist_job_train_loss,dataset=digits"] == 0.5

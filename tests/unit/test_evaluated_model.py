@@ -1,0 +1,53 @@
+"""What the evaluation checks is what it evaluates, and what is published."""
+
+import hashlib
+
+import pytest
+from pyarrow import fs
+
+from job import model
+from job.config import JobConfig
+from job.errors import EvaluationError
+from job.evaluation import _Process
+from job.storage import File
+
+
+@pytest.fixture
+def saved(tmp_path) -> File:
+    network = model.build((8, 8), 10, 16, ())
+    network.save(tmp_path / "model.keras")
+    return File(fs.LocalFileSystem(), str(tmp_path / "model.keras"))
+
+
+def test_a_file_that_was_read_keeps_its_content(tmp_path):
+    (tmp_path / "file").write_bytes(b"first")
+    held = File(fs.LocalFileSystem(), str(tmp_path / "file")).held()
+    (tmp_path / "file").write_bytes(b"second")
+    assert (held.read(), held.sha256()) == (b"first", hashlib.sha256(b"first").hexdigest())
+
+
+def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatch):
+    """The file is replaced as soon as it was read; it is not read again."""
+    checksum = saved.sha256()
+    held = File.held
+
+    def read_and_replaced(file: File) -> File:
+        content = held(file)
+        with file.filesystem.open_output_stream(file.path) as stream:
+            stream.write(b"other")
+        return content
+
+    monkeypatch.setattr(File, "held", read_and_replaced)
+    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(saved, checksum)
+    assert (result.samples, evaluated) == (360, checksum)
+
+
+def test_a_model_that_is_not_the_one_that_was_trained_is_not_evaluated(saved):
+    with pytest.raises(EvaluationError, match=r"model\.keras: is not the model that was trained"):
+        _Process(JobConfig(data="digits"), early=False).evaluate(saved, "ab" * 32)
+
+
+def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
+    gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
+    with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
+        _Process(JobConfig(data="digits"), early=False).evaluate(gone, None)
