@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ def pin() -> None:
 def prepare() -> None:
     """Pin what the driver depends on, and take its program's folder off the path of imports.
 
-    Raises UsageError where a file of the current folder would be imported in place of a package.
+    Raises UsageError where a file of the current folder would be imported in place of a package, or Ray cannot be.
     """
+    if sys.flags.optimize > 1:
+        raise UsageError("PYTHONOPTIMIZE=2, or python -OO: Ray cannot be imported without docstrings; leave it out")
     pin()
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("ignore")  # a library's warning is no failure of the run
@@ -55,7 +57,8 @@ def prepare() -> None:
     ours = str(Path(__file__).resolve().parent.parent)
     if sys.path and sys.path[0] == script != ours:
         del sys.path[0]  # Ray hands it on to the workers
-    _check_imports(Path.cwd().resolve())
+    with suppress(FileNotFoundError):  # a current folder that is gone holds nothing
+        _check_imports(Path.cwd().resolve())
 
 
 def _check_imports(folder: Path) -> None:

@@ -15,7 +15,7 @@ RUN = ("run", *TINY)
 STRAY = {
     "KERAS_BACKEND": "jax",
     "PYTHONWARNINGS": "error",
-    "PYTHONOPTIMIZE": "2",
+    "PYTHONOPTIMIZE": "1",
     "OMP_NUM_THREADS": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
@@ -49,6 +49,12 @@ def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
     assert loss(stray) == pytest.approx(loss(clean), abs=1e-7)
     assert proxy.requests == []
     assert [path.name for path in (tmp_path / "keras").iterdir()] == ["keras.json"]
+
+
+def test_a_python_that_ray_cannot_be_imported_by_is_named_at_once(tmp_path):
+    result = job(*RUN, cwd=tmp_path, PYTHONOPTIMIZE="2")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("mnist-job: PYTHONOPTIMIZE=2, or python -OO: Ray cannot be imported")
 
 
 def test_a_file_that_all_processes_would_import_is_named_at_once(tmp_path):
