@@ -18,7 +18,7 @@ import ray
 from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import data, storage, temporary
+from job import data, ray_cluster, storage, temporary
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
@@ -63,7 +63,8 @@ class Evaluator:
     def evaluate(self, model: storage.File) -> Evaluation:
         """Evaluate a saved model.
 
-        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
+        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good, and
+        ClusterError if the head is.
         """
         if self._process is None:
             gpus = int(self._config.evaluate_on_gpu)
@@ -75,6 +76,7 @@ class Evaluator:
                 raise error.cause from error
             raise
         except ray.exceptions.RayError as error:
+            ray_cluster.check_head_answers()
             raise EvaluationError(
                 f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}"
             ) from error
