@@ -22,6 +22,7 @@ from job.log import Log
 CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
 RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
 EVALUATION_RETRIES = 2  # of the evaluate task, when its process or node is lost
+HEAD_START_SECONDS = 5.0  # of an evaluation's process that runs only in idle moments, before another one starts
 CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
 LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a process has to start there
 EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy

@@ -18,6 +18,15 @@ def below(place: str, name: str) -> str:
     return f"{place.partition('?')[0].rstrip('/')}/{name}"
 
 
+def shown(place: str) -> str:
+    """The path or URI for people: a URI without its parameters, and without the credentials before its host."""
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return place
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def resolve(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a path or URI, and the path on it.
 
@@ -48,6 +57,10 @@ class File:
     def exists(self) -> bool:
         """Whether it is there, and a file."""
         return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.File)
+
+    def is_folder(self) -> bool:
+        """Whether it is there, and a folder."""
+        return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.Directory)
 
     def sha256(self) -> str:
         """The SHA-256 of its content, in hexadecimal. Raises OSError."""

@@ -21,7 +21,10 @@ that leaves the result alone (a label, a limit, a dashboard) does not train agai
 */}}
 {{- define "mnist-job.runName" -}}
 {{- $settings := include "mnist-job.settings" . | fromYaml }}
-{{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun "min_accuracy" (get $settings "min_accuracy") }}
+{{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun }}
+{{- range list "min_accuracy" "min_recall" }}
+{{- $_ := set $run . (get $settings .) }}
+{{- end }}
 {{- range .Files.Get "files/affects-result.json" | fromJsonArray }}
 {{- $_ := set $run . (get $settings .) }}
 {{- end }}
