@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,9 +69,7 @@ def test_many_classes_are_kept_by_the_pairs_that_occur():
     hits, images = ours.of_classes()
     assert np.array_equal(hits, matrix.diagonal())
     assert np.array_equal(images, matrix.sum(axis=1))
-    former = Evaluation(
-        **{**asdict(ours), "confusion": matrix.tolist(), "confusion_pairs": []}
-    )  # as it was kept before
+    former = replace(ours, confusion=matrix.tolist(), confusion_pairs=[])  # as it was kept before
     assert np.array_equal(former.pairs(), ours.pairs())
 
 
@@ -95,7 +93,7 @@ def test_a_million_classes_take_no_memory_of_their_square():
 
 
 def test_a_label_that_the_model_does_not_know_is_refused():
-    with pytest.raises(DataError, match="^y_test: holds label 3, but there are 3 classes"):
+    with pytest.raises(DataError, match=r"^y_test: holds label 3, but there are 3 classes"):
         measured(np.full((2, 3), 1 / 3, np.float32), np.array([0, 3], np.int32))
 
 

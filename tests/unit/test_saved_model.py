@@ -54,10 +54,8 @@ flat = keras.layers.Flatten
 
 def functional(outputs, shape=(4, 5), **options):
     image = keras.Input(shape, name="image")
-    hidden = keras.layers.Dense(3, activation="softmax", name="p", **options)(
-        flat()(keras.layers.Rescaling(1 / 255)(image))
-    )
-    return keras.Model(image, outputs(hidden))
+    pixels = flat()(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, outputs(keras.layers.Dense(3, activation="softmax", name="p", **options)(pixels)))
 
 
 def of_a_dict():
@@ -73,8 +71,12 @@ EVALUATED = {
     "an output in a list": lambda: functional(lambda p: [p]),
     "an input in a dict": of_a_dict,
     "images of any size": lambda: keras.Sequential(
-        [keras.Input((None, None)), keras.layers.Reshape((-1, 1)), keras.layers.GlobalAveragePooling1D()]
-        + [keras.layers.Dense(3, activation="softmax")]
+        [
+            keras.Input((None, None)),
+            keras.layers.Reshape((-1, 1)),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
     ),
 }
 
