@@ -135,7 +135,7 @@ class Settings(BaseModel):
 
 
 class JobConfig(Settings):
-    """Settings of `mnist-job run`. The defaults are the notebook's, with cosine decay and a stratified validation split."""
+    """Settings of `mnist-job run`. The defaults are the notebook's, with cosine decay and a stratified split."""
 
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     workers: int | str = setting(
