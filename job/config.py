@@ -15,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from job.setting import declared, setting
 
+SETTINGS_OF_BEFORE = {"validation_split": "tail"}
+"""What was so before there was a setting for it: records and outcomes of then do not name it."""
+
 
 def _name(default: str) -> Any:
     return setting(
@@ -53,6 +56,9 @@ class Settings(BaseModel):
         min_length=1,
     )
     min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", "bounds", ge=0, le=1)
+    min_recall: float | None = setting(
+        None, "fail with exit code 7 below this recall of any class of the test data", "bounds", ge=0, le=1
+    )
     address: str | None = setting(
         None,
         "a Ray cluster, HOST:PORT or `auto` [default: $RAY_ADDRESS; else a Ray of its own]",
@@ -129,7 +135,7 @@ class Settings(BaseModel):
 
 
 class JobConfig(Settings):
-    """Settings of `mnist-job run`. The defaults are the reference notebook's, with cosine decay on top."""
+    """Settings of `mnist-job run`. The defaults are the notebook's, with cosine decay and a stratified split."""
 
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     workers: int | str = setting(
@@ -157,11 +163,30 @@ class JobConfig(Settings):
             max_length=100,
         )
     )
-    validation_fraction: float = setting(
-        0.2, "share of the training data, at its end, kept for validation", "data", affects_result=True, gt=0, lt=1
+    # These two are None until the data were looked at: a file may hold a validation part of its own.
+    validation_fraction: float | None = setting(
+        None,
+        "share of the training data kept for validation, unless the file holds x_val and y_val",
+        "data",
+        affects_result=True,
+        in_effect=0.2,
+        gt=0,
+        lt=1,
+    )
+    validation_split: Literal["stratified", "tail"] | None = setting(
+        None,
+        "`stratified` draws each class's share by the seed; `tail` keeps the end, as Keras does",
+        "data",
+        affects_result=True,
+        in_effect="stratified",
     )
     seed: int = setting(
-        0, "decides the initial weights and the order of the data", "training", affects_result=True, ge=0, lt=2**32
+        0,
+        "decides the initial weights, the validation split and the order of the data",
+        "training",
+        affects_result=True,
+        ge=0,
+        lt=2**32,
     )
     use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(

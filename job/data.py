@@ -1,4 +1,4 @@
-"""The data set: where it comes from, what is refused, how it is split.
+"""The data set: what is refused, and what is kept for validation.
 
 Images are uint8 arrays N x H x W or N x H x W x C, labels int32 arrays of N. Whatever dtype a file holds is converted
 chunk by chunk, so that a process never holds more than the uint8 images and one chunk. Pixels keep their values: the
@@ -6,26 +6,24 @@ model scales them (`Training.scale`), so a saved model takes images as they are 
 """
 
 import hashlib
-import importlib.util
-import math
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from job import npz, storage
-from job.errors import DataError
+from job import datasets, split
+from job.config import JobConfig
+from job.errors import DataError, UsageError
+from job.setting import declared
+from job.sources import flag
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
-
-# The file of keras.datasets.mnist (keras/src/datasets/mnist.py): same address, hash and place in the cache.
-MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
-DIGITS_TRAINING_IMAGES = 1437  # the first 80 % of scikit-learn's 1,797
+HOLDOUT = ("validation_fraction", "validation_split")
+Facts = dict[str, int | str]
+"""What a part of the data set holds, by words for people; equal for the same data."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,44 @@ class Split:
 
 @dataclass(frozen=True)
 class Training:
-    """What a worker trains and validates on."""
+    """What a worker trains and validates on.
+
+    `digest` is of all these pixels and labels in the order of their file, whatever the split. `holdout` is how the
+    validation part was split off, by the names of the settings; they are None where the file holds one.
+    """
 
     train: Split
     validation: Split
     classes: int
     scale: int  # the largest pixel value of the training images: 255 for MNIST, 16 for digits
+    digest: "hashlib._Hash"
+    holdout: Mapping[str, Any]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """H x W or H x W x C."""
         return self.train.images.shape[1:]
 
+    @property
+    def facts(self) -> Facts:
+        """What every worker must find."""
+        return {
+            "training images": len(self.train),
+            "validation images": len(self.validation),
+            "image shape": shape_text(self.image_shape),
+            "classes": self.classes,
+            "largest pixel": self.scale,
+            "SHA-256": self.digest.hexdigest(),
+        }
+
 
 @dataclass(frozen=True)
 class Summary:
-    """What the driver knows of the data set after it checked it."""
+    """What the driver knows of the data set after it checked it.
+
+    `holdout` is that of `Training`, by the names of its settings; `absent` are the classes without any image; the facts
+    are what the workers and the evaluation must find.
+    """
 
     name: str
     image_shape: tuple[int, ...]
@@ -65,84 +85,113 @@ class Summary:
     validation: int
     test: int
     sha256: str  # of all pixels and labels, in whatever file and dtype they were stored
+    holdout: Mapping[str, Any]
+    absent: list[int]
+    training_facts: Facts
+    test_facts: Facts
 
 
-def absolute(source: str) -> str:
-    """The source as every worker can read it, whatever folder it runs in."""
-    return source if source in ("mnist", "digits") else storage.absolute(source)
-
-
-def dataset_name(source: str) -> str:
-    """`mnist`, `digits`, or the file's name without .npz: the metrics' label `dataset`."""
-    return source.partition("?")[0].rsplit("/", 1)[-1].removesuffix(".npz")
-
-
-def check(source: str, validation_fraction: float, batch_size: int) -> Summary:
-    """Read the whole data set once and say what it holds. Raises DataError on whatever training would stumble over."""
-    training = load_training(source, validation_fraction, batch_size)
-    digest = hashlib.sha256(repr(training.image_shape).encode())
-    for split in (training.train, training.validation):
-        _update(digest, split)
-    summary = Summary(
-        name=dataset_name(source),
-        image_shape=training.image_shape,
-        classes=training.classes,
-        train=len(training.train),
-        validation=len(training.validation),
-        test=0,
-        sha256="",
-    )
-    del training  # before the test images are read: both together may be more than a process should hold
-    test = load_test(source)
-    where = _file(source)
-    if test.images.shape[1:] != summary.image_shape:
-        raise DataError(
-            f"{where}: x_test: images of {shape_text(test.images.shape[1:])}, "
-            f"but those of x_train are {shape_text(summary.image_shape)}"
-        )
-    check_labels_below(test.labels, summary.classes, f"{where}: y_test")
-    _update(digest, test)
-    return replace(summary, test=len(test), sha256=digest.hexdigest())
-
-
-def _update(digest: "hashlib._Hash", split: Split) -> None:
-    for array in (split.images, split.labels):
-        digest.update(np.ascontiguousarray(array).data)
-
-
-def load_training(source: str, validation_fraction: float, batch_size: int) -> Training:
-    """The training data, its last `validation_fraction` split off as Keras's `fit` does.
-
-    Raises DataError also for an empty split, fewer than two classes, images without any light, and fewer training
-    images than `batch_size`.
+def check(config: JobConfig) -> Summary:
+    """Read the whole data set once and say what it holds. Raises as `load_training` does, DataError for test data that
+    do not belong to it.
     """
-    where = _file(source)
-    split = _load(source, "train")
-    classes = int(split.labels.max()) + 1
-    if classes < 2:
-        raise DataError(f"{where}: y_train: holds a single class; a classifier needs two or more")
-    scale = int(split.images.max())
+    training = load_training(config)
+    of_class = np.bincount(training.train.labels, minlength=training.classes)
+    facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
+    train, validation = len(training.train), len(training.validation)
+    del training  # before the test images are read: both together may be more than a process should hold
+    test = load_test(config.data)
+    _check_fits(test, shape, of_class, datasets.place(config.data), "test")
+    _update(digest, test)
+    return Summary(
+        name=datasets.name(config.data),
+        image_shape=shape,
+        classes=len(of_class),
+        train=train,
+        validation=validation,
+        test=len(test),
+        sha256=digest.hexdigest(),
+        holdout=holdout,
+        absent=np.flatnonzero(of_class == 0).tolist(),
+        training_facts=facts,
+        test_facts=test_facts(test),
+    )
+
+
+def load_training(config: JobConfig) -> Training:
+    """The training data, and the validation part: the file's own `x_val` and `y_val`, or a share that is split off.
+
+    Raises DataError also for an empty split, fewer than two classes, images without any light, fewer training images
+    than a batch, and a class that only the validation part has; UsageError where a split is asked for and the file
+    holds a validation part of its own.
+    """
+    where = datasets.place(config.data)
+    whole = Split(*datasets.load(config.data, "train"))
+    classes = split.count_classes(whole.labels, f"{where}: y_train")
+    scale = int(whole.images.max())
     if scale == 0:
         raise DataError(f"{where}: x_train: every pixel is 0")
-    at = math.floor(len(split) * (1 - validation_fraction))  # keras/src/trainers/data_adapters/array_slicing.py
-    if at == 0 or at == len(split):
+    digest = hashlib.sha256(repr(whole.images.shape[1:]).encode())
+    if datasets.has_validation(config.data):
+        _check_no_split(config, where)
+        train, validation = whole, Split(*datasets.load(config.data, "val"))
+        holdout = dict.fromkeys(HOLDOUT)
+        _check_fits(validation, whole.images.shape[1:], np.bincount(whole.labels), where, "val")
+        _update(digest, train)
+        _update(digest, validation)
+    else:
+        holdout = {name: _in_effect(config, name) for name in HOLDOUT}
+        train, validation = _divided(whole, config.model_copy(update=holdout), digest, where)
+    if len(train) < config.batch_size:
         raise DataError(
-            f"{where}: x_train: {len(split)} images leave nothing for "
-            f"{'training' if at == 0 else 'validation'} at --validation-fraction {validation_fraction}"
+            f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
         )
-    if at < batch_size:
-        raise DataError(f"{where}: x_train: {at} training images are fewer than one batch of {batch_size}")
-    return Training(
-        train=Split(split.images[:at], split.labels[:at]),
-        validation=Split(split.images[at:], split.labels[at:]),
-        classes=classes,
-        scale=scale,
-    )
+    return Training(train, validation, classes, scale, digest, holdout)
+
+
+def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
+    """Two views of the same arrays, whose rows are exchanged first where validation is not their end."""
+    fraction = config.validation_fraction
+    assert fraction is not None
+    at, different = split.boundary(len(whole), fraction), len(np.unique(whole.labels))
+    train = Split(whole.images[:at], whole.labels[:at])
+    validation = Split(whole.images[at:], whole.labels[at:])
+    if not (len(train) and len(validation)):
+        raise DataError(
+            f"{where}: x_train: {len(whole)} images leave nothing for "
+            f"{'validation' if len(train) else 'training'} at --validation-fraction {fraction}"
+        )
+    _update(digest, train)  # in the order of the file, whatever the split
+    _update(digest, validation)
+    if config.validation_split == "tail":
+        lacking = split.absent(train.labels, validation.labels)
+        if lacking:
+            raise DataError(
+                f"{where}: y_train: the last {len(validation)} labels, its validation part, hold "
+                f"{split.named(lacking)}, and the training part does not; "
+                "--validation-split stratified divides each class"
+            )
+    elif at < different:
+        raise DataError(
+            f"{where}: x_train: {at} training images at --validation-fraction {fraction} are fewer than one of each of "
+            f"{different} classes"
+        )
+    else:
+        split.move_to_end(whole.images, whole.labels, split.stratified(whole.labels, len(validation), config.seed))
+    return train, validation
 
 
 def load_test(source: str) -> Split:
     """The held-out test data. Raises DataError."""
-    return _load(source, "test")
+    return Split(*datasets.load(source, "test"))
+
+
+def test_facts(test: Split) -> Facts:
+    """What the evaluation must find."""
+    digest = hashlib.sha256()
+    _update(digest, test)
+    shape = shape_text(test.images.shape[1:])
+    return {"test images": len(test), "image shape": shape, "SHA-256": digest.hexdigest()}
 
 
 def check_labels_below(labels: Labels, classes: int, where: str) -> None:
@@ -156,48 +205,37 @@ def shape_text(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _load(source: str, part: str) -> Split:
-    if source == "digits":
-        images, labels = _digits(part)
-    else:
-        where = _file(source)
-        images, labels = npz.read(where, f"x_{part}", f"y_{part}")
-        if len(images) != len(labels):
-            raise DataError(f"{where}: x_{part} holds {len(images)} images, y_{part} {len(labels)} labels")
-    return Split(images, labels)
+def _update(digest: "hashlib._Hash", part: Split) -> None:
+    for array in (part.images, part.labels):
+        digest.update(np.ascontiguousarray(array).data)
 
 
-def _file(source: str) -> str:
-    """The path or URI behind `--data`; MNIST is downloaded if it is not cached."""
-    return str(_mnist()) if source == "mnist" else source
+def _in_effect(config: JobConfig, name: str) -> Any:
+    value = getattr(config, name)
+    return declared(JobConfig.model_fields[name], "in_effect") if value is None else value
 
 
-def _mnist() -> Path:
-    """Keras's own MNIST file, from its cache or its address.
+def _check_no_split(config: JobConfig, where: str) -> None:
+    for name in HOLDOUT:
+        value = getattr(config, name)
+        if value is not None:
+            raise UsageError(
+                f"{flag(name)} {value}: {where} holds a validation part of its own (x_val and y_val); "
+                "leave out the one or the other"
+            )
 
-    By pooch and not by Keras, whose import is TensorFlow's: the driver does without. Raises DataError.
-    """
-    import pooch  # needed for this data set only
 
-    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", fname="mnist.npz", path=cache))
-    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong hash is a ValueError
+def _check_fits(part: Split, shape: tuple[int, ...], of_class: npt.NDArray[np.int64], where: str, name: str) -> None:
+    """Whether it has the training images' shape, and only classes that are trained: `of_class` counts those images."""
+    if part.images.shape[1:] != shape:
         raise DataError(
-            f"mnist: cannot be downloaded from {MNIST_URL} ({' '.join(str(error).split())}); "
-            "give the path of an .npz, or --data digits, which needs no network"
-        ) from error
-
-
-def _digits(part: str) -> tuple[Images, Labels]:
-    """scikit-learn's 8x8 digits (pixels 0 to 16), read from its package.
-
-    `sklearn.datasets.load_digits` reads the same file, but its import costs a second and a half in every process.
-    """
-    package = importlib.util.find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise DataError("digits: scikit-learn, which ships this data set, is not installed")
-    rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
-    chosen = rows[:DIGITS_TRAINING_IMAGES] if part == "train" else rows[DIGITS_TRAINING_IMAGES:]
-    return chosen[:, :-1].reshape(-1, 8, 8), chosen[:, -1].astype(np.int32)
+            f"{where}: x_{name}: images of {shape_text(part.images.shape[1:])}, "
+            f"but those of x_train are {shape_text(shape)}"
+        )
+    check_labels_below(part.labels, len(of_class), f"{where}: y_{name}")
+    lacking = split.absent(np.flatnonzero(of_class), part.labels)
+    if lacking:
+        raise DataError(
+            f"{where}: y_{name}: holds {split.named(lacking)}, of which there is no training image; "
+            "add some, or leave the class out"
+        )

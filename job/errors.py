@@ -44,7 +44,7 @@ class EvaluationError(JobError):
 
 
 class QualityError(JobError):
-    """The model was trained and evaluated, and is below `--min-accuracy`."""
+    """The model was trained and evaluated, and is below `--min-accuracy` or `--min-recall`."""
 
     exit_code = 7
 
@@ -74,3 +74,9 @@ def last_line(error: BaseException) -> str:
     """The exception's own line of a text that may hold a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def one_line(text: object, most: int) -> str:
+    """A text of any origin in one line of at most so many characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

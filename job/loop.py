@@ -16,7 +16,7 @@ import keras
 import ray.train.collective
 import tensorflow as tf
 
-from job import data, model, tensorflow_private
+from job import data, model, tensorflow_private, verify
 from job.batches import Plan, ResidentBatches, Share, Tensor
 from job.checkpoint import Checkpoints
 from job.config import JobConfig
@@ -30,19 +30,19 @@ FIRST_WORKER_SECONDS = 30.0  # then TensorFlow waits for it, in its own way
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
 
 
-def train(config: JobConfig, checkpoints: Checkpoints, journal: Journal, clock: Clock) -> None:
+def train(config: JobConfig, checked: data.Facts, checkpoints: Checkpoints, journal: Journal, clock: Clock) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one; save a checkpoint each epoch.
 
-    The first worker tells the journal.
+    The first worker tells the journal. `checked` is what the driver knows of the training data.
 
-    Raises DataError for data the driver did not see, ClusterError where a GPU was asked for and TensorFlow has none,
-    TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
+    Raises DataError for other data than the driver checked, ClusterError where a GPU was asked for and TensorFlow has
+    none, TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
     """
+    training = verify.load_training(config, checked)  # first: a worker that joined the others must not fail alone
     strategy = start_tensorflow(config)
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
 
-    training = data.load_training(config.data, config.validation_fraction, config.batch_size)
     batches = ResidentBatches(training.train, config.batch_size, share, config.seed)
     validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
 

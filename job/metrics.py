@@ -23,6 +23,7 @@ from job.policy import patiently
 
 COMPLETION = "mnist_job_last_completion_timestamp_seconds"
 SUCCEEDED = "mnist_job_last_run_succeeded"
+MOST_CLASSES = 1000  # with a series each; all or none, so that a series does not come and go
 
 
 def text(outcome: Outcome) -> str:
@@ -75,13 +76,19 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
         gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
         gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
+        gauge(
+            "test_worst_class_recall_ratio",
+            "The least recall of a class.",
+            evaluation.worst_class()[1],
+            dataset=dataset,
+        )
         recalls = Gauge(
             "mnist_job_test_class_recall_ratio",
-            "Share of a class's test images that are classified as it.",
+            f"Share of a class's test images that are classified as it; of up to {MOST_CLASSES} classes.",
             ["dataset", "class"],
             registry=registry,
         )
-        for label, recall in enumerate(evaluation.recall):
+        for label, recall in enumerate(evaluation.recall if len(evaluation.recall) <= MOST_CLASSES else []):
             if recall is not None:
                 recalls.labels(dataset, str(label)).set(recall)
     return registry

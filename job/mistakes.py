@@ -3,13 +3,15 @@
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from job.data import Images, Labels
+
+if TYPE_CHECKING:
+    from job.measures import Answers
 
 MOST = 25
 LONGEST_SIDE = 56  # pixels; a larger image is scaled down, so that none takes more than 13 kB
@@ -30,18 +32,14 @@ class Mistake:
     png: str
 
 
-def most_confident(probabilities: npt.NDArray[Any], labels: Labels, images: Images) -> list[Mistake]:
-    """Up to MOST mistakes, the most probable first, from `probabilities` (images x classes)."""
-    predicted = probabilities.argmax(axis=1)
+def most_confident(answers: "Answers", labels: Labels, images: Images) -> list[Mistake]:
+    """Up to MOST mistakes, the most probable first."""
+    predicted, confidence = answers.predicted, answers.confidence
     wrong = np.flatnonzero(predicted != labels)
-    confidence = probabilities[wrong, predicted[wrong]]
-    chosen = wrong[np.argsort(-confidence, kind="stable")[:MOST]]
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST]]
     white = max(int(images.max()), 1)
     return [
-        Mistake(
-            int(i), int(labels[i]), int(predicted[i]), float(probabilities[i, predicted[i]]), _png(images[i], white)
-        )
-        for i in chosen
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], white)) for i in chosen
     ]
 
 

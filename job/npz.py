@@ -30,27 +30,42 @@ _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, Overflow
 
 def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """The arrays named `images` and `labels` of the .npz at a path or URI. Raises DataError."""
+    where = storage.shown(source)
+    with _opened(source) as archive:
+        for name in (images, labels):
+            if f"{name}.npy" not in archive.namelist():
+                there = ", ".join(member.removesuffix(".npy") for member in archive.namelist()[:8]) or "nothing"
+                raise DataError(f"{where}: {name}: no such array; the file holds {there}")
+        with _open(archive, labels, where) as array:
+            label_values = array.to_labels()
+        with _open(archive, images, where) as array:
+            return array.to_images(), label_values
+
+
+def names(source: str) -> list[str]:
+    """The names of the arrays in the .npz at a path or URI. Raises DataError."""
+    with _opened(source) as archive:
+        return [member.removesuffix(".npy") for member in archive.namelist()]
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[zipfile.ZipFile]:
+    """The archive. Whatever goes wrong while it is open is a DataError that names it."""
+    where = storage.shown(source)
     try:
         filesystem, path = storage.resolve(source)
         with filesystem.open_input_file(path) as file:
             if file.size() < SMALLEST_ZIP_BYTES or not zipfile.is_zipfile(file):
-                raise DataError(f"{source}: is not an intact .npz file")
-            archive = zipfile.ZipFile(file)
-            for name in (images, labels):
-                if f"{name}.npy" not in archive.namelist():
-                    there = ", ".join(member.removesuffix(".npy") for member in archive.namelist()[:8]) or "nothing"
-                    raise DataError(f"{source}: {name}: no such array; the file holds {there}")
-            with _open(archive, labels, source) as array:
-                label_values = array.to_labels()
-            with _open(archive, images, source) as array:
-                return array.to_images(), label_values
+                raise DataError(f"{where}: is not an intact .npz file")
+            yield zipfile.ZipFile(file)
     except FileNotFoundError as error:
-        raise DataError(f"{source}: no such file") from error
+        raise DataError(f"{where}: no such file") from error
     except zipfile.BadZipFile as error:
-        raise DataError(f"{source}: is not an intact .npz file: {error}") from error
+        raise DataError(f"{where}: is not an intact .npz file: {error}") from error
     except (OSError, ValueError, EOFError, zlib.error, RuntimeError) as error:
         # RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression
-        raise DataError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).replace(source, where)
+        raise DataError(f"{where}: cannot be read: {text}") from error
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: type[Any]) -> npt.NDArray[Any]:
@@ -110,7 +125,7 @@ class Array:
             raise DataError(f"{self.where}: shape {self.shape} is no list of labels; want one integer for each image")
         return self._converted(np.int32, self._check_labels).reshape(-1)
 
-    def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any]], None]) -> npt.NDArray[Any]:
+    def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any], int], None]) -> npt.NDArray[Any]:
         if self.shape[0] == 0:
             raise DataError(f"{self.where}: is empty")
         flat = aligned_empty((math.prod(self.shape),), dtype)
@@ -118,14 +133,14 @@ class Array:
         for start in range(0, len(flat), step):
             stop = min(start + step, len(flat))
             chunk = np.frombuffer(self.stream.read((stop - start) * self.dtype.itemsize), self.dtype)
-            check(chunk)
+            check(chunk, start)
             flat[start:stop] = chunk
         self.stream.read()  # the archive's checksum is compared at the member's end
         if self.fortran_order:
             return np.ascontiguousarray(flat.reshape(self.shape[::-1]).transpose())
         return flat.reshape(self.shape)
 
-    def _check_pixels(self, chunk: npt.NDArray[Any]) -> None:
+    def _check_pixels(self, chunk: npt.NDArray[Any], _: int) -> None:
         if self.dtype == np.uint8:
             return
         if not np.isfinite(chunk).all():
@@ -136,7 +151,10 @@ class Array:
                 "scale them and store them as uint8 (the model does its own scaling)"
             )
 
-    def _check_labels(self, chunk: npt.NDArray[Any]) -> None:
-        if chunk.min() < 0 or chunk.max() >= MAXIMUM_CLASSES:
-            wrong = chunk.min() if chunk.min() < 0 else chunk.max()
-            raise DataError(f"{self.where}: holds label {wrong}; want 0 to {MAXIMUM_CLASSES - 1}")
+    def _check_labels(self, chunk: npt.NDArray[Any], start: int) -> None:
+        wrong = np.flatnonzero((chunk < 0) | (chunk >= MAXIMUM_CLASSES))
+        if len(wrong):
+            raise DataError(
+                f"{self.where}: holds label {chunk[wrong[0]]} at index {start + wrong[0]}; "
+                f"want 0 to {MAXIMUM_CLASSES - 1}"
+            )

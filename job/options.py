@@ -24,8 +24,8 @@ examples:
 
 exit codes:
   0 succeeded   2 usage   3 data   4 the cluster   5 training failed
-  6 evaluation failed   7 below --min-accuracy   8 a result was not delivered
-  130 interrupted
+  6 evaluation failed   7 below --min-accuracy or --min-recall
+  8 a result was not delivered   130 interrupted
 """
 _SETTINGS = """\
 Every setting is a flag, an environment variable (--batch-size:
@@ -164,7 +164,8 @@ def _add_settings(command: argparse.ArgumentParser, settings: type[Settings], le
 def _add_setting(section: Any, name: str, field: FieldInfo) -> None:
     kind: dict[str, Any] = {}
     place = declared(field, "place")
-    types = (field.annotation, *get_args(field.annotation))
+    inner = get_args(field.annotation)
+    types = (field.annotation, *inner, *(argument for kind in inner for argument in get_args(kind)))
     if field.annotation is bool:
         kind["action"] = argparse.BooleanOptionalAction
     elif choices := [choice for choice in types if isinstance(choice, str)]:
@@ -183,6 +184,8 @@ def _shown_default(field: FieldInfo) -> str:
     if field.is_required():
         return " [required]"
     default = field.get_default()
+    if default is None:
+        default = declared(field, "in_effect")
     if default is None or default is False:
         return ""
     return f" [default: {','.join(map(str, default)) if isinstance(default, tuple) else default}]"

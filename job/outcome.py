@@ -6,18 +6,17 @@ import json
 import platform
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from job import __version__
+from job import __version__, datasets
 from job.config import Settings
-from job.data import dataset_name
-from job.evaluation import Evaluation
 from job.journal import Epoch
+from job.measures import Evaluation
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Identity:
     data_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
+    def with_settings(self, config: Settings, data_sha256: str) -> "Identity":
+        """The same run, with what was settled when its data were looked at."""
+        settled = config.model_dump(mode="json")
+        return replace(self, config=settled, config_hash=config.config_hash(), data_sha256=data_sha256)
+
     @classmethod
     def of(cls, config: Settings) -> "Identity":
         """A new run of `config`, starting now."""
@@ -45,7 +49,7 @@ class Identity:
             name=config.name,
             run=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             version=__version__,
-            dataset=dataset_name(config.data),
+            dataset=datasets.name(config.data),
             config=config.model_dump(mode="json"),
             config_hash=config.config_hash(),
             started=now.timestamp(),

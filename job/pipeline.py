@@ -5,7 +5,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from job import capacity, cluster, data, delivery, exporter, live, metrics, ray_cluster, report, state, storage, trainer
+from job import (
+    capacity,
+    cluster,
+    data,
+    datasets,
+    delivery,
+    exporter,
+    gates,
+    live,
+    metrics,
+    ray_cluster,
+    report,
+    saved_model,
+    state,
+    storage,
+    trainer,
+)
 from job.checkpoint import MODEL, Checkpoint, Checkpoints
 from job.config import EvaluateConfig, JobConfig, Settings
 from job.errors import (
@@ -35,13 +51,14 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     A run that has its result already delivers that again, unless `force`. Raises a JobError for every way this can
     fail; the metrics say so before it is raised.
     """
-    config = config.model_copy(update={"data": data.absolute(config.data)})
+    config = config.model_copy(update={"data": datasets.absolute(config.data)})
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
         with this.stage("data", DataError, "reading the data"):
-            summary = data.check(config.data, config.validation_fraction, config.batch_size)
+            summary = data.check(config)
         this.display.data(summary)
-        this.identity = replace(this.identity, data_sha256=summary.sha256)
+        config = config.model_copy(update=summary.holdout)
+        this.identity = this.identity.with_settings(config, summary.sha256)
         with this.stage("data", UsageError):
             mine = Record.of(this.identity.config, summary.sha256)
             outcome = state.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
@@ -57,8 +74,10 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 evaluator = Evaluator(config)
                 if ray_cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
                     evaluator.prepare(ray_cluster.this_node())
-                trained, record = _trained(this, config, folder, evaluator)
-                outcome = _evaluated(this, evaluator, trained.model, record, trained.manifest[MODEL])
+                trained, record = _trained(this, config, summary, folder, evaluator)
+                outcome = _evaluated(
+                    this, evaluator, trained.model, summary.test_facts, record, trained.manifest[MODEL]
+                )
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
@@ -67,26 +86,26 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
 
 def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None:
     """Evaluate a saved model and publish the result. Raises as `run` does."""
-    config = config.model_copy(update={"data": data.absolute(config.data)})
+    config = config.model_copy(update={"data": datasets.absolute(config.data)})
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             state.check_for_evaluation(folder)
-            model = _existing_model(config.model)
+            model = saved_model.existing(config.model)
         with this.stage("data", DataError, "reading the data"):
-            data.load_test(config.data)
+            checked = data.test_facts(data.load_test(config.data))
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(this, Evaluator(config), model, None)
+            outcome = _evaluated(this, Evaluator(config), model, checked, None)
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
 
 
 def _trained(
-    this: Run, config: JobConfig, folder: RunFolder, evaluator: Evaluator
+    this: Run, config: JobConfig, summary: data.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """The last checkpoint, and how it came about; only the evaluation was left where that is there already."""
     started = time.time()
@@ -114,7 +133,7 @@ def _trained(
                     gauges.show(entry)
 
         try:
-            trained = trainer.train(config, folder, checkpoints, this.clock, on_entry)
+            trained = trainer.train(config, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise cluster.explained(error, config, HASTY_SECONDS) from error.__cause__
     last = trained.checkpoint
@@ -125,13 +144,14 @@ def _evaluated(
     this: Run,
     evaluator: Evaluator,
     model: storage.File,
+    checked: data.Facts,
     training: TrainingRecord | None,
     sha256: str | None = None,
 ) -> Outcome:
     """The outcome of evaluating a model, which must have this SHA-256 if one is given."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result, sha256 = evaluator.evaluate(model, sha256)
+        result, sha256 = evaluator.evaluate(model, checked, sha256)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),
@@ -143,17 +163,7 @@ def _evaluated(
         phases=dict(this.clock.seconds),
     )
     this.display.evaluation(outcome)
-    return _judged(this.config, outcome)
-
-
-def _judged(config: Settings, outcome: Outcome) -> Outcome:
-    """The outcome with the exit code that its accuracy deserves."""
-    assert outcome.evaluation is not None
-    accuracy, wanted = outcome.evaluation.accuracy, config.min_accuracy
-    if wanted is None or accuracy >= wanted:
-        return replace(outcome, exit_code=0, reason=None)
-    reason = f"test accuracy {accuracy:.4f} is below --min-accuracy {wanted:g}"
-    return replace(outcome, exit_code=QualityError.exit_code, reason=reason)
+    return gates.judged(this.config, outcome)
 
 
 def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run: bool) -> QualityError | None:
@@ -161,7 +171,7 @@ def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run:
     if dry_run or outcome.evaluation is None:
         return None
     this.display.evaluation(outcome)
-    judged = _judged(this.config, outcome)
+    judged = gates.judged(this.config, outcome)
     if judged != outcome:
         with this.stage("publish", UsageError):
             folder.check_replaceable()
@@ -235,13 +245,3 @@ def _cluster(this: Run) -> Iterator[None]:
             if this.config.exporter_port is not None:
                 exporter.start(this.config.exporter_port)
         yield
-
-
-def _existing_model(place: str) -> storage.File:
-    try:
-        model = storage.File(*storage.resolve(place))
-        if model.exists():
-            return model
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--model {place}: cannot be read: {error}") from error
-    raise UsageError(f"--model {place}: no such file")

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from job.evaluation import Evaluation, confidence_interval
 from job.journal import Epoch
+from job.measures import Evaluation, confidence_interval
 
 MOST_CLASSES = 20  # with a number in each cell of the confusion matrix, and recalls that can be told apart
 MOST_POINTS = 400  # of a curve; a longer history is thinned out
@@ -118,9 +118,11 @@ def _by_epoch(
 
 @_styled
 def confusion(evaluation: Evaluation) -> str:
-    """How often which class was taken for which."""
-    counts = np.array(evaluation.confusion)
-    classes = len(counts)
+    """How often which class was taken for which, of up to MOST_DENSE classes."""
+    classes = len(evaluation.recall)
+    true_classes, predicted_classes, images = evaluation.pairs().T
+    counts = np.zeros((classes, classes), np.int64)
+    counts[true_classes, predicted_classes] = images
     right = np.eye(classes, dtype=bool)
     wrong = np.where(right, 0, counts)
     cells = np.empty((classes, classes, 4))
@@ -152,9 +154,9 @@ def recall(evaluation: Evaluation) -> str:
     every = sorted((share, label) for label, share in enumerate(evaluation.recall) if share is not None)
     shown = sorted(every[:MOST_CLASSES], key=lambda pair: pair[1])
     axes = _axes(0.8 + 0.34 * len(shown))
+    hits, images = evaluation.of_classes()
     for position, (share, label) in enumerate(shown):
-        of_class = evaluation.confusion[label]
-        interval = confidence_interval(of_class[label], sum(of_class))
+        interval = confidence_interval(int(hits[label]), int(images[label]))
         axes.plot(interval, (position, position), "|-", color=TEST, markersize=8)
         axes.plot(share, position, "o", color=TEST, markersize=6)
     axes.set_yticks(range(len(shown)), [str(label) for _, label in shown])

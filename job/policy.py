@@ -19,6 +19,7 @@ from job.errors import JobError, UsageError
 CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
 RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
 EVALUATION_RETRIES = 2  # of the evaluate task, when its process or node is lost
+HEAD_START_SECONDS = 5.0  # of an evaluation's process that runs only in idle moments, before another one starts
 CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
 LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a process has to start there
 LEASE_RENEWAL_SECONDS = 10.0  # of a run's lease on its folder, where the store has no locks

@@ -14,6 +14,7 @@ from job.journal import Epoch, News, Progress, Restart, Start
 from job.log import Log
 from job.outcome import Outcome
 from job.phases import PHASES
+from job.split import MOST_NAMED, named
 
 
 class Display:
@@ -46,6 +47,8 @@ class Display:
             validation=summary.validation,
             test=summary.test,
         )
+        if summary.absent:
+            self._log.warning(f"there is no image of {named(summary.absent)}", classes=summary.absent[:MOST_NAMED])
 
     @contextmanager
     def stage(self, doing: str, total: int | None = None) -> Iterator["Stage"]:
@@ -71,6 +74,9 @@ class Display:
             loss=found.loss,
             samples=found.samples,
         )
+        if missed := [label for label, recall in enumerate(found.recall) if recall == 0]:
+            told = f"recall 0: not one test image of {named(missed)} is recognized"
+            self._log.warning(told, classes=missed[:MOST_NAMED])
 
     def phases(self, seconds: Mapping[str, float]) -> None:
         """Where the time went."""

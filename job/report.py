@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 
+import numpy as np
+
 from job import plots, sources
 from job.data import shape_text
-from job.evaluation import Evaluation, confidence_interval
 from job.journal import Epoch
+from job.measures import MOST_DENSE, Evaluation, confidence_interval
 from job.mistakes import LONGEST_SIDE, Mistake
 from job.outcome import Outcome
 from job.phases import PHASES
@@ -50,7 +52,7 @@ def _head(outcome: Outcome) -> str:
     ended = f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC"
     figures = []
     if evaluation is not None:
-        right = sum(row[label] for label, row in enumerate(evaluation.confusion))
+        right = int(evaluation.of_classes()[0].sum())
         low, high = confidence_interval(right, evaluation.samples)
         figures = [
             ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
@@ -99,33 +101,18 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
 
 
 def _classes(evaluation: Evaluation) -> str:
-    confusion = evaluation.confusion
-    classes = range(len(confusion))
-    if len(confusion) <= plots.MOST_CLASSES:
-        summary = "The confusion matrix as a table (rows: true class)"
-        counts = _table(("true", *map(str, classes)), ((str(true), *map(str, confusion[true])) for true in classes))
-    else:
-        summary = "The most frequent confusions"
-        pairs = [(confusion[i][j], i, j) for i in classes for j in classes if i != j and confusion[i][j]]
-        counts = _table(
-            ("true class", "predicted", "images"),
-            ((str(i), str(j), str(count)) for count, i, j in sorted(pairs, reverse=True)[:MOST_ROWS]),
-        )
+    classes = len(evaluation.recall)
+    hits, images = evaluation.of_classes()
     rows = []
     for label, share in sorted(enumerate(evaluation.recall), key=lambda row: (row[1] is None, row[1]))[:MOST_ROWS]:
-        hits, images = confusion[label][label], sum(confusion[label])
-        interval = "{:.4f} to {:.4f}".format(*confidence_interval(hits, images)) if images else ""
-        rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{hits:,}", f"{images:,}"))
+        found, there = int(hits[label]), int(images[label])
+        interval = "{:.4f} to {:.4f}".format(*confidence_interval(found, there)) if there else ""
+        rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{found:,}", f"{there:,}"))
     recall = _table(("class", "recall", "95 % interval", "found", "images"), rows)
-    fewer = f", the {plots.MOST_CLASSES} lowest" if len(confusion) > plots.MOST_CLASSES else ""
+    fewer = f", the {plots.MOST_CLASSES} lowest" if classes > plots.MOST_CLASSES else ""
     return (
         '<h2>Test images by class</h2>\n<div class="plots">'
-        + _figure(
-            "Confusion matrix",
-            plots.confusion(evaluation),
-            "Row: the true class. Column: the predicted one. Blue is right, orange wrong: the stronger, the more.",
-            _details(summary, counts),
-        )
+        + _confusion(evaluation)
         + _figure(
             f"Recall{fewer}",
             plots.recall(evaluation),
@@ -133,6 +120,30 @@ def _classes(evaluation: Evaluation) -> str:
             _details("The recall of each class as a table, the lowest first", recall),
         )
         + "</div>"
+    )
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    """The matrix as a picture, beside its figures; of many classes the figures alone, the largest."""
+    classes, pairs = len(evaluation.recall), evaluation.pairs()
+    if classes <= plots.MOST_CLASSES:
+        summary = "The confusion matrix as a table (rows: true class)"
+        images = {(true, predicted): count for true, predicted, count in pairs.tolist()}
+        names = range(classes)
+        rows = ((str(i), *(str(images.get((i, j), 0)) for j in names)) for i in names)
+        counts = _table(("true", *map(str, names)), rows)
+    else:
+        summary = "The most frequent confusions"
+        wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+        most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # by images, then by class, the largest first
+        counts = _table(("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist()))
+    if classes > MOST_DENSE:
+        return f"<div><h3>{summary}</h3>{counts}</div>"
+    return _figure(
+        "Confusion matrix",
+        plots.confusion(evaluation),
+        "Row: the true class. Column: the predicted one. Blue is right, orange wrong: the stronger, the more.",
+        _details(summary, counts),
     )
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from job.config import EvaluateConfig, JobConfig, Settings
+from job.config import SETTINGS_OF_BEFORE, EvaluateConfig, JobConfig, Settings
 from job.errors import UsageError
+from job.setting import declared
 
 ENVIRONMENT_PREFIX = "MNIST_JOB_"
 # Kubernetes gives every pod such variables for each Service: one whose name starts with `mnist-job-` is no setting.
@@ -92,10 +93,16 @@ def text(value: Any) -> str:
 
 
 def changed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's effective settings `values` (JSON's) is not the default."""
+    """What of a run's effective settings `values` (JSON's) is not what applies without a word about it."""
+    _, settings = _command(values)
+    fields = settings.model_fields.items()
     given = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
-    fields = _command(values)[1].model_fields.items()
-    return {field: given[field] for field, info in fields if field in given and given[field] != info.get_default()}
+    given = {field: value for field, value in SETTINGS_OF_BEFORE.items() if field in settings.model_fields} | given
+    return {
+        field: given[field]
+        for field, info in fields
+        if field in given and given[field] not in (info.get_default(), declared(info, "in_effect"))
+    }
 
 
 def command_line(values: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from job.config import JobConfig
+from job.config import SETTINGS_OF_BEFORE, JobConfig
 from job.errors import UsageError
 from job.folder import OUTCOME, RECORD, RunFolder
 from job.outcome import Outcome
@@ -30,10 +30,11 @@ class Record:
 
     def differences(self, former: "Record") -> str:
         """What of `former` is otherwise here, for people; empty if nothing is."""
+        before = SETTINGS_OF_BEFORE | former.settings
         found = [
-            f"{flag(name)} is {text(value)}, was {text(former.settings.get(name))}"
+            f"{flag(name)} is {text(value)}, was {text(before.get(name))}"
             for name, value in self.settings.items()
-            if value != former.settings.get(name)
+            if value != before.get(name)
         ]
         if self.data_sha256 != former.data_sha256:
             found.append("--data holds other images or labels")

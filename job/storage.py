@@ -18,6 +18,15 @@ def below(place: str, name: str) -> str:
     return f"{place.partition('?')[0].rstrip('/')}/{name}"
 
 
+def shown(place: str) -> str:
+    """The path or URI for people: a URI without its parameters, and without the credentials before its host."""
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return place
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def resolve(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a path or URI, and the path on it.
 
@@ -63,6 +72,10 @@ class File:
             return self.content
         with self.filesystem.open_input_stream(self.path) as stream:
             return bytes(stream.read())
+
+    def is_folder(self) -> bool:
+        """Whether it is there, and a folder."""
+        return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.Directory)
 
     def sha256(self) -> str:
         """The SHA-256 of its content, in hexadecimal. Raises OSError."""

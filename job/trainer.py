@@ -13,7 +13,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from job import affinity, environment, ray_cluster, temporary
+from job import affinity, data, environment, ray_cluster, temporary
 from job.checkpoint import Checkpoint, Checkpoints
 from job.config import JobConfig
 from job.errors import JobError, TrainingError, last_line
@@ -35,12 +35,15 @@ class Trained:
 
 def train(
     config: JobConfig,
+    checked: data.Facts,
     folder: RunFolder,
     checkpoints: Checkpoints,
     clock: Clock,
     on_entry: Callable[[News], None],
 ) -> Trained:
     """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told what happens, as it happens.
+
+    `checked` is what every worker must find of the training data.
 
     Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
     a worker refuses with, at once.
@@ -63,6 +66,7 @@ def train(
         on_loss,
         train_loop_config={
             "config": config,
+            "checked": checked,
             "checkpoints": checkpoints,
             "journal": journal,
             "own_cpus": ray_cluster.is_local(config) and not config.use_gpu,
@@ -156,7 +160,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     clock.ended("imports")
     try:
         with temporary.private():
-            loop.train(config, arguments["checkpoints"], arguments["journal"], clock)
+            loop.train(config, arguments["checked"], arguments["checkpoints"], arguments["journal"], clock)
     except JobError:
         raise
     except Exception as error:

@@ -70,7 +70,8 @@ def _settings_block() -> str:
         if setting["group"] != group:
             group = setting["group"]
             lines += ["", f"## {group}"]  # no comment of the setting below it
-        sentence = setting["description"][0].upper() + setting["description"][1:] + "."
+        in_effect = "" if setting["in_effect"] is None else f"; null is {setting['in_effect']}"
+        sentence = f"{setting['description'][0].upper()}{setting['description'][1:]}{in_effect}."
         lines += textwrap.wrap(sentence, WIDTH - 2, initial_indent="# ", subsequent_indent="# ")
         lines.append(f"{name}: {json.dumps(setting['default'])}")
     return textwrap.indent("\n".join(lines) + "\n", "  ")
@@ -78,7 +79,7 @@ def _settings_block() -> str:
 
 def _schema() -> dict[str, Any]:
     schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
-    left_out = ("affects_result", "group", "place", "default", "title")
+    left_out = ("affects_result", "group", "place", "in_effect", "default", "title")
     schema["properties"]["settings"] = {
         "properties": {
             name: {key: value for key, value in setting.items() if key not in left_out}

@@ -71,7 +71,7 @@ def main(data: str, *settings: str) -> None:
     strategy = loop.start_tensorflow(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
     share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
-    images = load_training(data, 0.2, 1).train
+    images = load_training(JobConfig(data=data, validation_split="tail")).train
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
         with strategy.scope():

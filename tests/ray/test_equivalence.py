@@ -2,7 +2,7 @@
 
 import pytest
 
-from job import data, ray_cluster, trainer
+from job import data, datasets, ray_cluster, trainer
 from job.checkpoint import Checkpoints
 from job.config import JobConfig
 from job.folder import RunFolder
@@ -20,10 +20,11 @@ def ray():
 
 
 def losses(tmp_path, **settings) -> list[Epoch]:
-    config = JobConfig(data=data.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
+    config = JobConfig(data=datasets.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, RUN)
-        history = trainer.train(config, folder, checkpoints, Clock(), lambda entry: None).checkpoint.history
+        checked = data.check(config).training_facts
+        history = trainer.train(config, checked, folder, checkpoints, Clock(), lambda entry: None).checkpoint.history
         folder.clear()
     return history
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ import pytest
 from pyarrow import fs
 
 from job import __version__, affinity, data, model
-from job.evaluation import measure, predict
+from job.evaluation import predict
+from job.measures import Answers, measure
 from job.phases import PHASES
 from job.storage import File
 from tests.conftest import (
@@ -149,7 +151,8 @@ def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
 def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     folder, _ = finished
     file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), data.load_test("digits")
-    again = measure(predict(file, test.images, on_gpu=False), test.labels)
+    answers = Answers.collected(predict(file, test.images, "model", on_gpu=False), test.labels, "y_test")
+    again = measure(answers, test.labels)
     ended = outcome(folder)
     assert again.loss == pytest.approx(ended["evaluation"]["loss"], rel=1e-6)
     assert again.confusion == ended["evaluation"]["confusion"]
@@ -253,6 +256,31 @@ def test_exit_code_7_below_the_wanted_accuracy(finished, tmp_path, pushgateway):
     ended = outcome(tmp_path, "mnist-job-evaluation")
     assert (ended["exit_code"], ended["reason"]) == (7, result.stderr.removeprefix("mnist-job: ").strip())
     assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
+
+
+def test_exit_code_7_below_the_wanted_recall_of_any_class(finished, tmp_path):
+    """Both gates are told."""
+    saved = finished[0] / "runs/mnist-job/model.keras"
+    flags = ("--data", "digits", "--min-accuracy", "1", "--min-recall", "1")
+    result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
+    found = outcome(tmp_path, "mnist-job-evaluation")["evaluation"]
+    worst = min(found["recall"])
+    assert (result.returncode, result.stderr) == (
+        7,
+        f"mnist-job: test accuracy {found['accuracy']:.4f} is below --min-accuracy 1, and the recall of class "
+        f"{found['recall'].index(worst)}, {worst:.4f}, is below --min-recall 1\n",
+    )
+
+
+def test_exit_code_3_for_data_that_were_replaced_after_they_were_checked(tmp_path, npz, arrays):
+    """While Ray starts: no worker has read them yet."""
+    path = npz()
+    process = start("run", "--data", path, "--workers", "1", "--batch-size", "8", cwd=tmp_path)
+    wait_for(process, "starting a local Ray")
+    npz(x_train=arrays["x_train"][::-1])
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, len(stderr.splitlines())) == (3, 1), stderr
+    assert stderr.startswith(f"mnist-job: node {socket.gethostname()}: {path}: is not the data set that was checked: ")
 
 
 def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(finished, tmp_path):

@@ -69,6 +69,7 @@ def test_a_worker_holds_the_data_once(tmp_path):
     script = """
 import sys, pathlib, tensorflow as tf
 from job import data
+from job.config import JobConfig
 from job.batches import ResidentBatches, Share
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
@@ -76,7 +77,7 @@ def peak():
 tf.constant(0)
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-training = data.load_training(sys.argv[1], 0.2, 32)
+training = data.load_training(JobConfig(data=sys.argv[1]))
 parts = [ResidentBatches(split, 32, Share(0, 2)) for split in (training.train, training.validation)]
 print(peak() - before)
 """

@@ -1,6 +1,7 @@
 """The data set: what is accepted, how it is split, and a sentence with exit code 3 for all else."""
 
 import http.server
+import socket
 import threading
 import tracemalloc
 import zipfile
@@ -12,18 +13,20 @@ import pooch
 import pytest
 import sklearn.datasets
 
-from job import cli, data
+from job import cli, data, datasets, verify
+from job.config import JobConfig
 from job.errors import DataError
 
 TRAIN = 60_000
 PIXELS = TRAIN * 28 * 28
 
 
-def training(path, validation_fraction=0.2, batch_size=8):
-    return data.load_training(str(path), validation_fraction, batch_size)
+def training(path, **settings):
+    """What a worker loads, split as the notebook splits it unless told otherwise."""
+    return data.load_training(JobConfig(**{"data": str(path), "batch_size": 8, "validation_split": "tail"} | settings))
 
 
-def test_validation_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays):
+def test_the_tail_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays):
     split = training(npz(), validation_fraction=0.33)
     assert (len(split.train), len(split.validation)) == (67, 33)  # floor(100 * (1 - 0.33))
     assert np.array_equal(split.train.images, arrays["x_train"][:67])
@@ -47,7 +50,7 @@ def test_any_dtype_and_memory_order_of_whole_pixels_gives_the_same_uint8(tmp_pat
 def test_any_image_shape(npz, shape):
     random = np.random.default_rng(0)
     x = {part: random.integers(1, 256, (n, *shape), dtype=np.uint8) for part, n in (("x_train", 100), ("x_test", 30))}
-    summary = data.check(str(npz(**x)), 0.2, 8)
+    summary = data.check(JobConfig(data=str(npz(**x)), batch_size=8))
     assert summary.image_shape == shape
     assert (summary.train, summary.validation, summary.test, summary.classes) == (80, 20, 30, 3)
 
@@ -67,14 +70,15 @@ def test_digits_are_those_of_scikit_learn():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_loading_costs_no_more_than_twice_the_uint8_size(tmp_path, dtype):
+@pytest.mark.parametrize("split", ["stratified", "tail"])
+def test_loading_costs_no_more_than_twice_the_uint8_size(tmp_path, dtype, split):
     x = np.zeros((TRAIN, 28, 28), dtype)
     x[0] = 255
     path = tmp_path / "large.npz"
     np.savez_compressed(path, x_train=x, y_train=np.arange(TRAIN, dtype=np.uint8) % 10)
     del x
     tracemalloc.start()
-    training(path)
+    training(path, validation_split=split)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert PIXELS < peak < 2 * PIXELS
@@ -105,10 +109,35 @@ REFUSED = {
     "all dark": ({"x_train": X.astype(np.uint8)}, "x_train: every pixel is 0"),
     "float labels": ({"y_train": np.zeros(100)}, "y_train: dtype float64 is no label"),
     "one-hot labels": ({"y_train": np.eye(100, dtype=int)}, "y_train: shape (100, 100)"),
-    "negative labels": ({"y_train": np.full(100, -1)}, "y_train: holds label -1"),
+    "negative labels": ({"y_train": np.r_[0, 1, np.full(98, -1)]}, "y_train: holds label -1 at index 2"),
     "huge labels": ({"y_train": np.full(100, 2**40)}, "y_train: holds label 1099511627776"),
     "a test label that training lacks": ({"y_test": np.full(30, 3)}, "y_test: holds label 3, but there are 3 classes"),
     "a single class": ({"y_train": np.zeros(100, int)}, "y_train: holds a single class"),
+    "a single class that is not 0": ({"y_train": np.full(100, 5)}, "y_train: holds a single class"),
+    "a stray label": (
+        {"y_train": np.r_[np.arange(50) % 3, 65535, np.arange(49) % 3]},
+        "y_train: holds label 65535 at index 50, far above its number of different labels, 4; remove that image, or "
+        "number the classes from 0 to 3",
+    ),
+    "a stray label among many": ({"y_train": np.r_[np.arange(99), 1000]}, "y_train: holds label 1000 at index 99, far"),
+    "a test class that training lacks": (
+        {"y_train": np.arange(100) % 2 * 2, "y_test": np.arange(30) % 3},
+        "y_test: holds class 1, of which there is no training image",
+    ),
+    "x_val alone": ({"x_val": X[:9].astype(np.uint8)}, "holds x_val alone; a validation part is both x_val and y_val"),
+    "y_val alone": ({"y_val": np.arange(9) % 3}, "holds y_val alone; a validation part is both x_val and y_val"),
+    "validation images of another shape": (
+        {"x_val": np.ones((9, 5, 4), np.uint8), "y_val": np.arange(9) % 3},
+        "x_val: images of 5x4",
+    ),
+    "a validation class that training lacks": (
+        {"y_train": np.arange(100) % 2 * 2, "x_val": np.ones((9, 4, 5), np.uint8), "y_val": np.arange(9) % 3},
+        "y_val: holds class 1, of which there is no training image",
+    ),
+    "fewer validation labels": (
+        {"x_val": np.ones((9, 4, 5), np.uint8), "y_val": np.arange(8) % 3},
+        "x_val holds 9 images, y_val 8 labels",
+    ),
     "no training images": (
         {"x_train": np.zeros((0, 4, 5), np.uint8), "y_train": np.zeros(0, int)},
         "y_train: is empty",
@@ -140,11 +169,109 @@ def test_bad_arrays_are_refused_by_file_and_array(npz, capsys, case):
     [
         (("--validation-fraction", "0.999"), "leave nothing for training"),
         (("--validation-fraction", "1e-18"), "leave nothing for validation"),
+        (
+            ("--validation-fraction", "0.98"),
+            "2 training images at --validation-fraction 0.98 are fewer than",
+        ),
         (("--batch-size", "81"), "80 training images are fewer than one batch of 81"),
     ],
 )
 def test_splits_that_leave_too_little_are_refused(npz, capsys, flags, sentence):
     assert sentence in refusal(capsys, npz(), *flags)
+
+
+def test_a_tail_with_classes_that_training_lacks_is_refused(npz, arrays, capsys):
+    path = npz(y_train=np.sort(arrays["y_train"]))
+    line = refusal(capsys, path, "--validation-split", "tail", "--validation-fraction", "0.4")
+    assert "y_train: the last 40 labels, its validation part, hold class 2, and the training part does not" in line
+    assert "--validation-split stratified" in line
+
+
+def test_classes_without_any_image_are_told_by_their_numbers(npz, arrays, capsys):
+    path = npz(y_train=arrays["y_train"] * 7 + 1, y_test=arrays["y_test"] * 7 + 1)  # 1, 8, 15
+    assert data.check(JobConfig(data=str(path), batch_size=8)).absent == [0, *range(2, 8), *range(9, 15)]
+    assert cli.main(["run", "--data", str(path), "--output", "/proc/none"]) == 2
+    told = "".join(capsys.readouterr())
+    assert "there is no image of classes 0, 2, 3, 4, 5, 6, 7, 9, 10, 11 and 3 more" in told
+
+
+@pytest.fixture
+def own_validation(npz):
+    """A file with a validation part of its own."""
+    return npz(x_val=np.full((9, 4, 5), 7, np.uint8), y_val=np.arange(9) % 3)
+
+
+def test_a_validation_part_of_the_file_s_own_is_used_and_nothing_is_split_off(own_validation, arrays):
+    config = JobConfig(data=str(own_validation), batch_size=8)
+    training = data.load_training(config)
+    assert np.array_equal(training.train.images, arrays["x_train"])
+    assert (training.validation.images == 7).all()
+    assert np.array_equal(training.validation.labels, np.arange(9) % 3)
+    summary = data.check(config)
+    assert (summary.train, summary.validation) == (100, 9)
+    assert summary.holdout == {"validation_fraction": None, "validation_split": None}
+
+
+@pytest.mark.parametrize(
+    "flags", [("--validation-fraction", "0.2"), ("--validation-split", "stratified")], ids=["fraction", "split"]
+)
+def test_a_split_beside_a_validation_part_of_the_file_s_own_is_refused(own_validation, capsys, flags):
+    assert cli.main(["run", "--data", str(own_validation), *flags]) == 2
+    assert f"{' '.join(flags)}: {own_validation} holds a validation part of its own" in capsys.readouterr().err
+
+
+# --- what was checked is what is used ---------------------------------------------------------------------------------
+
+
+REPLACEMENTS = {
+    "a pixel": ("x_train", lambda x: x ^ (np.indices(x.shape).sum(axis=0) == 0), "SHA-256"),
+    "labels": ("y_train", lambda y: y[::-1], "SHA-256"),
+    "fewer images": ("both", lambda a: a[:90], "training images 72, was 80; validation images 18, was 20"),
+    "more classes": ("y_train", lambda y: np.r_[3, 3, y[2:]], "classes 4, was 3"),
+    "another scale": ("x_train", lambda x: x // 2, "largest pixel 127, was 255"),
+    "another shape": ("x_train", lambda x: x.transpose(0, 2, 1), "image shape 5x4, was 4x5"),
+}
+
+
+@pytest.mark.parametrize("replaced", REPLACEMENTS)
+def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, arrays, replaced):
+    config = JobConfig(data=str(npz()), batch_size=8)
+    facts = data.check(config).training_facts
+    assert verify.load_training(config, facts).facts == facts
+    name, change, difference = REPLACEMENTS[replaced]
+    npz(**{array: change(arrays[array]) for array in ("x_train", "y_train") if name in ("both", array)})
+    with pytest.raises(DataError, match=f"^node {socket.gethostname()}: {config.data}: ") as refusal:
+        verify.load_training(config, facts)
+    assert "is not the data set that was checked: " in str(refusal.value)
+    assert difference in str(refusal.value)
+
+
+def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz, arrays):
+    config = JobConfig(data=str(npz()), batch_size=8, validation_split="tail")
+    facts = data.check(config).training_facts
+    npz(x_val=arrays["x_test"], y_val=arrays["y_test"])
+    with pytest.raises(DataError, match=f"^node {socket.gethostname()}: --validation-split tail"):
+        verify.load_training(config, facts)
+    Path(config.data).unlink()
+    with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*no such file"):
+        verify.load_training(config, facts)
+
+
+def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
+    source = str(npz())
+    facts = data.test_facts(data.load_test(source))
+    assert facts == data.check(JobConfig(data=source, batch_size=8)).test_facts
+    assert len(verify.load_test(source, facts)) == 30
+    npz(x_test=arrays["x_test"][::-1])
+    with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*SHA-256 "):
+        verify.load_test(source, facts)
+
+
+def test_credentials_in_an_address_are_not_told():
+    with pytest.raises(DataError) as refusal:
+        data.load_test("nowhere://KEY:SECRET@bucket/data.npz?endpoint_override=x&token=SECRET")
+    assert str(refusal.value).startswith("nowhere://bucket/data.npz: cannot be read: ")
+    assert "SECRET" not in str(refusal.value)
 
 
 def test_a_missing_file_is_refused(tmp_path, capsys):
@@ -217,8 +344,8 @@ def server(tmp_path):
 def test_mnist_is_downloaded_once_checked_and_cached_where_keras_does(server, npz, tmp_path, monkeypatch):
     path = npz()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(data, "MNIST_URL", f"{server.url}/data.npz")
-    monkeypatch.setattr(data, "MNIST_SHA256", pooch.file_hash(str(path)))
+    monkeypatch.setattr(datasets, "MNIST_URL", f"{server.url}/data.npz")
+    monkeypatch.setattr(datasets, "MNIST_SHA256", pooch.file_hash(str(path)))
     assert len(training("mnist").train) == 80
     assert (tmp_path / "keras/datasets/mnist.npz").read_bytes() == path.read_bytes()
     assert len(training("mnist").train) == 80
@@ -228,7 +355,7 @@ def test_mnist_is_downloaded_once_checked_and_cached_where_keras_does(server, np
 def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server, npz, tmp_path, monkeypatch, capsys):
     npz()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(data, "MNIST_URL", f"{server.url}/data.npz")
+    monkeypatch.setattr(datasets, "MNIST_URL", f"{server.url}/data.npz")
     assert cli.main(["run", "--data", "mnist"]) == 3
     assert "mnist: cannot be downloaded" in capsys.readouterr().err
     assert list((tmp_path / "keras/datasets").iterdir()) == []
@@ -236,6 +363,6 @@ def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server, npz, tmp_p
 
 def test_mnist_without_a_network_says_what_to_do_instead(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(data, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
+    monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
     with pytest.raises(DataError, match="--data digits"):
         training("mnist")

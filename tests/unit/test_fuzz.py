@@ -98,7 +98,7 @@ def intact() -> bytes:
 
 def checked_or_refused(file: Path) -> None:
     try:
-        summary = data.check(str(file), 0.2, 4)
+        summary = data.check(JobConfig(data=str(file), batch_size=4))
     except DataError as error:
         assert re.search(r"data\.npz", str(error)), error  # which file
     else:

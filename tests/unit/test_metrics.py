@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from job import metrics
 from job.config import JobConfig
 from job.errors import DeliveryError, UsageError
-from job.evaluation import Evaluation
 from job.journal import Epoch
+from job.measures import Evaluation
 from job.outcome import Identity, Outcome, TrainingRecord
 from tests.conftest import free_port, pushgateway_command, tool
 
@@ -62,6 +62,7 @@ def test_every_metric_of_the_design_is_there_and_promtool_finds_no_fault():
         "mnist_job_test_accuracy_ratio,dataset=digits": 0.75,
         "mnist_job_test_loss,dataset=digits": 0.25,
         "mnist_job_test_samples,dataset=digits": 4,
+        "mnist_job_test_worst_class_recall_ratio,dataset=digits": 0.5,
         "mnist_job_test_class_recall_ratio,class=0,dataset=digits": 0.5,
         "mnist_job_test_class_recall_ratio,class=2,dataset=digits": 1,
         "mnist_job_validation_accuracy_ratio,dataset=digits": 0.9,
@@ -208,3 +209,14 @@ def test_what_is_not_known_of_the_training_is_absent():
     unknown = ("workers", "worker_restarts", "training_duration_seconds", "evaluation_duration_seconds")
     assert not {f"mnist_job_{name}" for name in unknown} & set(found)
     assert found["mnist_job_train_loss,dataset=digits"] == 0.5
+
+
+@pytest.mark.parametrize("classes", [metrics.MOST_CLASSES, metrics.MOST_CLASSES + 1])
+def test_beyond_a_thousand_classes_there_is_no_series_of_each(classes):
+    recall = [1.0] * classes
+    recall[7] = 0.25
+    many = Evaluation(classes, 0.1, 0.9, recall, [], confusion_pairs=[[0, 0, classes]])
+    found = values(metrics.text(outcome(evaluation=many)))
+    series = [name for name in found if name.startswith("mnist_job_test_class_recall_ratio,")]
+    assert len(series) == (classes if classes <= metrics.MOST_CLASSES else 0)
+    assert found["mnist_job_test_worst_class_recall_ratio,dataset=digits"] == 0.25

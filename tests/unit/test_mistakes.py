@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from job.mistakes import LONGEST_SIDE, MOST, most_confident
+from job.measures import Answers
+from job.mistakes import LONGEST_SIDE, MOST, Mistake
+from job.mistakes import most_confident as most_confident_of
+
+
+def most_confident(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> list[Mistake]:
+    return most_confident_of(Answers.collected([probabilities], labels, "y_test"), labels, images)
 
 
 def picture(png: str) -> np.ndarray:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from job import cli, pipeline, plots, report, sources
 from job.config import EvaluateConfig, JobConfig
-from job.evaluation import Evaluation, measure
 from job.journal import Epoch
+from job.measures import Answers, Evaluation, measure
 from job.mistakes import most_confident
 from job.outcome import Identity, Outcome, TrainingRecord
 from job.phases import PHASES
@@ -69,8 +69,9 @@ def evaluation(classes: int = 4, images: int = 300, shape: tuple[int, ...] = (8,
     probabilities = random.dirichlet(np.ones(classes), images).astype(np.float32)
     labels = np.where(random.random(images) < 0.5, probabilities.argmax(axis=1), random.integers(0, classes, images))
     pixels = random.integers(0, 256, (images, *shape), dtype=np.uint8)
-    mistakes = most_confident(probabilities, labels, pixels)
-    return replace(measure(probabilities, labels), image_shape=list(shape), mistakes=mistakes)
+    answers = Answers.collected([probabilities], labels, "y_test")
+    mistakes = most_confident(answers, labels, pixels)
+    return replace(measure(answers, labels), image_shape=list(shape), mistakes=mistakes)
 
 
 def whole(**changes) -> Outcome:
@@ -156,6 +157,14 @@ RUNS = {
         phases={},
     ),
     "many classes": whole(evaluation=evaluation(classes=150, images=3000, shape=(64, 64, 3))),
+    "very many classes": whole(evaluation=evaluation(classes=2000, images=3000)),
+    "many classes, of before": whole(
+        evaluation=replace(
+            evaluation(classes=101, images=500),
+            confusion=[[int(i == j) for i in range(101)] for j in range(101)],
+            confusion_pairs=[],
+        )
+    ),
     "many epochs": whole(training=TrainingRecord(1, 0, 1.0, history(5000))),
     "an evaluation": whole(training=None, identity=Identity.of(EvaluateConfig(data="digits", model="m.keras"))),
 }
@@ -275,8 +284,10 @@ SETTINGS = st.fixed_dictionaries(
         "learning_rate": st.floats(1e-12, 1),
         "learning_rate_schedule": st.sampled_from(["cosine", "constant"]),
         "hidden_layers": st.lists(st.integers(1, 999), max_size=3).map(tuple),
-        "validation_fraction": st.floats(0.01, 0.99),
+        "validation_fraction": st.none() | st.floats(0.21, 0.99),
+        "validation_split": st.none() | st.just("tail"),
         "min_accuracy": st.none() | st.floats(0, 1),
+        "min_recall": st.none() | st.floats(0, 1),
         "use_gpu": st.booleans(),
         "verbose": st.booleans(),
         "timeout": st.none() | st.integers(1, 999),
@@ -305,6 +316,28 @@ def test_the_command_is_on_the_page_and_holds_what_differs_from_the_defaults():
     assert "mnist-job run" in Page(report.render(whole(identity=Identity.of(JobConfig())))).words
 
 
+def test_more_classes_than_a_picture_can_show_are_told_by_their_most_frequent_confusions():
+    measured = evaluation(classes=101, images=5000)
+    page = Page(report.render(whole(evaluation=measured)))
+    assert [plot for plot in page.plots() if plot.startswith("Confusion matrix")] == []
+    assert "The most frequent confusions" in page.words
+    wrong = [(images, true, predicted) for true, predicted, images in measured.confusion_pairs if true != predicted]
+    first, last = sorted(wrong, reverse=True)[0], sorted(wrong, reverse=True)[report.MOST_ROWS - 1]
+    for images, true, predicted in (first, last):
+        assert f"{true}</th><td>{predicted}</td><td>{images}</td>" in page.text
+
+
+def test_the_command_of_a_run_of_before_says_how_its_validation_part_was_taken():
+    config = JobConfig(data="digits", validation_fraction=0.2).model_dump(mode="json")
+    del config["validation_split"]
+    assert sources.command_line(config) == ["mnist-job", "run", "--data", "digits", "--validation-split", "tail"]
+
+
+def test_the_command_leaves_out_what_was_settled_as_the_defaults_say():
+    config = JobConfig(data="digits", validation_fraction=0.2, validation_split="stratified")
+    assert sources.command_line(config.model_dump(mode="json")) == ["mnist-job", "run", "--data", "digits"]
+
+
 def test_a_history_is_thinned_to_its_last_row():
     assert list(plots.thinned(range(1, 11), 100)) == list(range(1, 11))
     assert list(plots.thinned(range(1, 11), 4)) == [1, 4, 7, 10]
@@ -315,6 +348,7 @@ def test_a_history_is_thinned_to_its_last_row():
 def test_an_outcome_of_before_is_read():
     content = asdict(whole())
     del content["evaluation"]["mistakes"], content["evaluation"]["image_shape"], content["identity"]["versions"]
+    del content["evaluation"]["confusion_pairs"]
     for row in content["training"]["history"]:
         del row["train_accuracy"]
     former = Outcome.from_json(json.dumps(content).encode())

@@ -87,6 +87,21 @@ def test_another_run_is_refused_with_what_differs_unless_forced(request, state_o
     assert not folder.has_checkpoints()
 
 
+@pytest.mark.parametrize("state_of", ["unfinished", "finished"])
+def test_what_was_left_before_there_were_two_splits_took_the_tail(folder, state_of):
+    former = CONFIG.model_copy(update={"validation_fraction": 0.2}).model_dump(mode="json")
+    del former["validation_split"]
+    ended = outcome(identity=replace(Identity.of(CONFIG), config=former, data_sha256="ab"))
+    if state_of == "finished":
+        folder.publish({OUTCOME: ended.to_json()}, {})
+    else:
+        settle(folder, Record.of(former, "ab"), "1")
+    tail, stratified = (record(validation_fraction=0.2, validation_split=split) for split in ("tail", "stratified"))
+    with pytest.raises(UsageError, match="is another: --validation-split is stratified, was tail"):
+        settle(folder, stratified)
+    assert settle(folder, tail) == (ended if state_of == "finished" else None)
+
+
 def test_what_cannot_change_the_result_may_differ(finished):
     folder, ended = finished
     changes = {"data": "elsewhere.npz", "pushgateway_url": "http://x", "min_accuracy": 0.5, "verbose": True}

@@ -32,7 +32,10 @@ same folder.
 {{/* The folder of the run, below the place for all runs. */}}
 {{- define "mnist-job.runFolder" -}}
 {{- $settings := include "mnist-job.settings" . | fromYaml }}
-{{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun "min_accuracy" (get $settings "min_accuracy") }}
+{{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun }}
+{{- range list "min_accuracy" "min_recall" }}
+{{- $_ := set $run . (get $settings .) }}
+{{- end }}
 {{- range .Files.Get "files/affects-result.json" | fromJsonArray }}
 {{- $_ := set $run . (get $settings .) }}
 {{- end }}

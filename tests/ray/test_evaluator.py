@@ -1,0 +1,47 @@
+"""Which process evaluates: the one that was started early, or another where that one gets no CPU."""
+
+import threading
+
+import pytest
+
+from job import evaluation, ray_cluster
+from job.config import JobConfig
+from job.evaluation import Evaluator
+from job.storage import File
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    with ray_cluster.connected(JobConfig()):
+        yield
+
+
+def process(*, may_hurry: bool, early_is_done: bool):
+    class Process:
+        """As the evaluation's, but its import ends, or never does."""
+
+        def __init__(self, _config, *, early: bool) -> None:
+            self._early = early
+
+        def hurry(self) -> bool:
+            return may_hurry
+
+        def wait_for_import(self) -> None:
+            if self._early and not early_is_done:
+                threading.Event().wait()
+
+        def evaluate(self, _model, _checked) -> str:
+            return "early" if self._early else "other"
+
+    return Process
+
+
+@pytest.mark.parametrize(
+    ("may_hurry", "early_is_done", "winner"), [(False, False, "other"), (False, True, "early"), (True, True, "early")]
+)
+def test_an_early_process_that_may_not_hurry_is_not_waited_for_alone(monkeypatch, may_hurry, early_is_done, winner):
+    monkeypatch.setattr(evaluation, "_Process", process(may_hurry=may_hurry, early_is_done=early_is_done))
+    monkeypatch.setattr(evaluation, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
+    evaluator = Evaluator(JobConfig())
+    evaluator.prepare(ray_cluster.this_node())
+    assert evaluator.evaluate(File(None, "model.keras"), {}) == winner
