@@ -65,9 +65,14 @@ def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: b
 
 def check_for_evaluation(folder: RunFolder) -> None:
     """Raises UsageError where an evaluation alone would replace a trained model, or what a run goes on from."""
+    try:
+        former = _finished(folder)
+        trained = former is not None and former.training is not None
+    except UsageError:
+        trained = True  # nobody knows, and --force is not for evaluations
     if folder.has_checkpoints():
         whose = "an unfinished run of this name"
-    elif (former := _finished(folder)) is not None and former.training is not None:
+    elif trained:
         whose = "a run of this name, with its model,"
     else:
         return

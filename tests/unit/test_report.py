@@ -355,3 +355,9 @@ def test_an_outcome_of_before_is_read():
     assert former.evaluation.mistakes == []
     assert former.training.history[0].train_accuracy is None
     assert Page(report.render(former)).all("img") == []
+
+
+def test_what_nobody_recorded_of_the_training_is_not_made_up():
+    words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
+    assert "workers not known" in words
+    assert "started again" not in words
