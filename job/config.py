@@ -166,7 +166,7 @@ class JobConfig(Settings):
     # These two are None until the data were looked at: a file may hold a validation part of its own.
     validation_fraction: float | None = setting(
         None,
-        "share of the training data kept for validation, unless the file holds x_val and y_val",
+        "share of the training data for validation, unless the file holds x_val",
         "data",
         affects_result=True,
         in_effect=0.2,
@@ -175,7 +175,7 @@ class JobConfig(Settings):
     )
     validation_split: Literal["stratified", "tail"] | None = setting(
         None,
-        "`stratified` draws each class's share by the seed; `tail` keeps the end, as Keras does",
+        "`stratified` draws from each class; `tail` takes the end, as Keras does",
         "data",
         affects_result=True,
         in_effect="stratified",
