@@ -17,7 +17,7 @@ import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from job import data, environment, storage, temporary
+from job import data, environment, ray_cluster, storage, temporary
 from job.config import Settings
 from job.errors import ClusterError, EvaluationError, JobError
 from job.lean import needless_hidden
@@ -62,7 +62,8 @@ class Evaluator:
     def evaluate(self, model: storage.File, sha256: str | None = None) -> tuple[Evaluation, str]:
         """Evaluate a saved model, which must have this SHA-256 if one is given; gives that of what was evaluated.
 
-        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good.
+        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good, and
+        ClusterError if the head is.
         """
         if self._process is None:
             gpus = int(self._config.evaluate_on_gpu)
@@ -74,6 +75,7 @@ class Evaluator:
                 raise error.cause from error
             raise
         except ray.exceptions.RayError as error:
+            ray_cluster.check_head_answers()
             raise EvaluationError(
                 f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}"
             ) from error

@@ -89,6 +89,9 @@ class _Supervisor:
         self._rays_own: dict[int, tuple[int, str]] = {}  # by the file that tells of its end: its id, and what it is
         self._lost: dict[str, int | None] = {}  # of these, with their statuses
         self._lost_at = 0.0
+        self._can_watch = (probe := processes.watched(run.pid)) is not None
+        if probe is not None:
+            os.close(probe)
         again = "goes on from the last epoch" if isinstance(config, JobConfig) else "evaluates anew"
         self._again = f"the same command {again}"
 
@@ -111,13 +114,16 @@ class _Supervisor:
                 self._end(self._late())
             elif self._lost and now > self._lost_at + LAST_WORDS_SECONDS:
                 self.run.kill()
-            missing = self._is_local and len(self._rays_own) < len(set(_RAYS_OWN.values()))
-            tick = 0.02 if self.run.is_ending else 0.05 if missing else 1.0
+            missing = self._is_local and self._can_watch and len(self._rays_own) < len(set(_RAYS_OWN.values()))
+            tick = 0.002 if self.run.is_ending else 0.05 if missing else 1.0
             select.select([*self.run.pipes, *self._rays_own], [], [], tick)
+        for file in self._rays_own:
+            os.close(file)
         self.run.close()
         if "done" in self.run.told:
             return None
-        return self._verdict or ClusterError(f"{self._cause()}; {self._again}")
+        died = Interrupted(f"interrupted; {self._again}") if self._interrupts else None
+        return self._verdict or died or ClusterError(f"{self._cause()}; {self._again}")
 
     def publish(self, error: JobError) -> None:
         """Where it cannot be, that becomes a note on it. Done by a child: it may need Ray, which may end it, too."""

@@ -2,9 +2,23 @@
 
 import socket
 
+import psutil
 import pytest
 
-from tests.conftest import LONG, TINY, TOKEN, WAIT_SECONDS, job, kill, ray_head, start, wait_for, workers
+from tests.conftest import (
+    LONG,
+    TINY,
+    TOKEN,
+    WAIT_SECONDS,
+    command_line,
+    job,
+    kill,
+    ray_head,
+    start,
+    wait_for,
+    workers,
+)
+from tests.unit.test_metrics import values
 
 
 def assert_ends(result, code: int, sentence: str) -> None:
@@ -46,11 +60,20 @@ def test_workers_that_die_at_birth_are_started_again_a_bounded_number_of_times(t
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_ray_head_that_goes_away(tmp_path):
+@pytest.mark.parametrize("phase", ["training", "evaluation"])
+def test_a_ray_head_that_goes_away(tmp_path, phase):
     with ray_head(tmp_path, "--num-cpus=2") as head:
-        process = start("run", *LONG, "--address", head.address, cwd=tmp_path, **TOKEN)
-        wait_for(process, "epoch ")
+        run = LONG if phase == "training" else TINY
+        flags = ("--address", head.address, "--metrics-textfile", "job.prom")
+        process = start("run", *run, *flags, cwd=tmp_path, **TOKEN)
+        wait_for(process, "epoch " if phase == "training" else "2 workers have started")
+        if phase == "evaluation":  # which takes longer than the damage
+            there = psutil.Process(head.process.pid).children(recursive=True)
+            (evaluator,) = (child for child in there if "_Process" in command_line(child))
+            evaluator.suspend()
+            wait_for(process, "evaluating on the test data")
         kill(head.process)
         stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 4, (stdout, stderr)
-    assert len(stderr.splitlines()) == 1
+    assert len(stderr.splitlines()) == 1, stderr
+    assert values((tmp_path / "job.prom").read_text())["mnist_job_last_run_succeeded"] == 0

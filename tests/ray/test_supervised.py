@@ -1,21 +1,30 @@
 """Whatever the driver dies of, somebody says so: a sentence, a code, the metrics; and nothing of the run is left."""
 
+import os
+import signal
 import subprocess
+import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from job.processes import RAYLET
 from tests.conftest import (
     LONG,
+    PROGRAM,
     TINY,
     WAIT_SECONDS,
     command_line,
     descendants,
     start,
+    tool,
     wait_for,
 )
+from tests.ray.test_lost import wait_for_the_end_of
 from tests.unit.test_metrics import values
 
 
@@ -51,7 +60,7 @@ def assert_told(process: subprocess.Popen[str], sentence: str, textfile: Path) -
     assert values(textfile.read_text())["mnist_job_last_run_succeeded"] == 0
 
 
-@pytest.mark.parametrize(("name", "told"), [("raylet", "raylet"), ("gcs_server", "GCS")])
+@pytest.mark.parametrize(("name", "told"), [(RAYLET, "raylet"), ("gcs_server", "GCS")])
 @pytest.mark.parametrize("phase", ["start", "training", "evaluation"])
 def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     run = LONG if phase == "training" else TINY
@@ -68,3 +77,76 @@ def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     part.kill()
     assert_told(process, f"the local Ray has ended: its {told} was killed by SIGKILL", tmp_path / "job.prom")
     left.assert_nothing()
+
+
+def test_a_driver_that_is_killed_in_place_of_its_workers(tmp_path, pushgateway):
+    process = start("run", *LONG, "--metrics-textfile", "job.prom", "--pushgateway-url", pushgateway, cwd=tmp_path)
+    wait_for(process, "epoch ")
+    left = Left(process)
+    (driver,) = psutil.Process(process.pid).children()
+    driver.kill()
+    assert_told(process, "the driver was killed by SIGKILL (137), perhaps for its memory", tmp_path / "job.prom")
+    left.assert_nothing()
+    with urllib.request.urlopen(f"{pushgateway}/metrics") as answer:
+        assert 'mnist_job_last_run_succeeded{instance="",job="mnist-job"} 0' in answer.read().decode()
+
+
+def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
+    process = start("run", *LONG, cwd=tmp_path)
+    wait_for(process, "starting a local Ray")
+    named(process, RAYLET).suspend()  # so neither its start nor its end comes to an end
+    left = Left(process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    wait_for(process, "still stopping; once more ends it at once")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
+    assert stderr == "mnist-job: interrupted, and ended at once; the same command goes on from the last epoch\n"
+    left.assert_nothing()
+
+
+@pytest.fixture
+def own_tmp() -> Iterator[Path]:
+    """A folder that is /tmp to the programs that `start_in` starts: in the machine's, others make files meanwhile."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        for part in ("tmp", "cwd"):
+            (folder / part).mkdir()
+        (folder / "tmp/mine").touch()
+        probe = subprocess.run([tool("unshare"), "--mount", "true"], capture_output=True, text=True, check=False)
+        if probe.returncode:
+            pytest.skip(f"a mount of its own takes root: {probe.stderr}")
+        yield folder
+
+
+def start_in(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /tmp && exec "$@"', str(folder / "tmp")]
+    return subprocess.Popen(
+        [*mount, PROGRAM, "run", "--workers", "1", *arguments],
+        cwd=folder / "cwd",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "TMPDIR"},
+    )
+
+
+def test_the_temporary_folder_is_left_as_it_was(own_tmp):
+    """By a run that was killed, when the next one has started."""
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (None, 0), (None, 3)):
+        flags = TINY if code == 0 else ("--data", "none.npz") if code == 3 else LONG
+        process = start_in(own_tmp, *flags, "--force")
+        orphans = []
+        if number is not None:
+            wait_for(process, "epoch ")
+            orphans = descendants(process)
+            process.send_signal(number)
+        process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == code
+        wait_for_the_end_of(orphans)
+        left = sorted(path.name for path in (own_tmp / "tmp").iterdir())
+        if number == signal.SIGKILL:
+            assert [name[:10] for name in left] == ["mine", "mnist-job-"]
+        else:
+            assert left == ["mine"]
