@@ -44,7 +44,6 @@ class Evaluator:
 
         The model must have this `sha256` if one is given.
 
-
         Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good, and
         ClusterError if the head is.
         """

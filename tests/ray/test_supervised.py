@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from job.processes import RAYLET
 from tests.conftest import (
     LONG,
     PROGRAM,
@@ -59,7 +60,7 @@ def assert_told(process: subprocess.Popen[str], sentence: str, textfile: Path) -
     assert values(textfile.read_text())["mnist_job_last_run_succeeded"] == 0
 
 
-@pytest.mark.parametrize(("name", "told"), [("raylet", "raylet"), ("gcs_server", "GCS")])
+@pytest.mark.parametrize(("name", "told"), [(RAYLET, "raylet"), ("gcs_server", "GCS")])
 @pytest.mark.parametrize("phase", ["start", "training", "evaluation"])
 def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     run = LONG if phase == "training" else TINY
@@ -93,7 +94,7 @@ def test_a_driver_that_is_killed_in_place_of_its_workers(tmp_path, pushgateway):
 def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
     process = start("run", *LONG, cwd=tmp_path)
     wait_for(process, "starting a local Ray")
-    named(process, "raylet").suspend()  # so neither its start nor its end comes to an end
+    named(process, RAYLET).suspend()  # so neither its start nor its end comes to an end
     left = Left(process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
