@@ -1,25 +1,18 @@
 """The Kubernetes API as this job uses it: from its own pods, and from its users' machines."""
 
-import json
-import os
-import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from job import kubeconfig, refusals
 from job.errors import JobError
 from job.policy import patiently
 
-NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SILENCE_SECONDS = 86_400.0  # of a log that is followed
 NO_KUBERAY = (
     "the cluster has no KubeRay, which runs RayJobs; install it first: helm install kuberay-operator "
     "kuberay-operator --repo https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace"
-)
-_MAY_NOT = re.compile(
-    r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
-    r'(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
 
 
@@ -32,21 +25,11 @@ class Api:
     def __init__(
         self, error: type[JobError], timeout: float, *, context: str | None = None, namespace: str | None = None
     ) -> None:
-        from kubernetes import client, config  # half a second that only those pay who ask
+        from kubernetes import client  # half a second that only those pay who ask
 
         self._error, self.timeout = error, timeout
         settings = client.Configuration()
-        try:
-            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-                config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
-                own = NAMESPACE.read_text(encoding="utf-8").strip()
-            else:
-                config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
-                contexts, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-                chosen = next((one for one in contexts if one["name"] == context), current)
-                own = chosen["context"].get("namespace") or "default"
-        except (config.ConfigException, OSError) as missing:
-            raise error(f"this is no pod, and {_line(missing)}; KUBECONFIG names the file of a cluster") from missing
+        own = kubeconfig.load(settings, context, error)
         self.namespace = namespace or own
         self.server = settings.host
         settings.retries = False  # `patiently` knows better how long
@@ -99,6 +82,49 @@ class Api:
 
         found = self._ask("RayJobs", ask, everywhere=everywhere, absent=NO_KUBERAY)["items"]
         return sorted(found, key=lambda rayjob: str(rayjob["metadata"]["creationTimestamp"]))
+
+    def objects(self, version: str, resource: str, what: str, selector: str) -> list[dict[str, Any]]:
+        """Objects of any kind of the namespace, as JSON; none where the cluster does not know the kind.
+
+        `resource` is the plural in the kind's path, and for what is of version `v1` the name in the client's methods.
+        """
+        from kubernetes.client import ApiException
+
+        def ask(left: float) -> Any:
+            options: dict[str, Any] = {"label_selector": selector, "_request_timeout": left}
+            try:
+                if version == "v1":
+                    found = getattr(self._core, f"list_namespaced_{resource}")(self.namespace, **options)
+                    return self._client.sanitize_for_serialization(found)
+                place = (*version.split("/"), self.namespace, resource)
+                return self._custom.list_namespaced_custom_object(*place, **options)
+            except ApiException as failure:
+                if failure.status != 404:
+                    raise
+                return {"items": []}
+
+        found: list[dict[str, Any]] = self._ask(what, ask)["items"]
+        return found
+
+    def delete(self, version: str, resource: str, kind: str, name: str, uid: str) -> None:
+        """Delete this very object of any kind, and what it owns; nothing where it is gone already."""
+        from kubernetes.client import ApiException
+
+        body: Any = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+
+        def ask(left: float) -> None:
+            options: dict[str, Any] = {"body": body, "_request_timeout": left}
+            try:
+                if version == "v1":
+                    getattr(self._core, f"delete_namespaced_{resource}")(name, self.namespace, **options)
+                else:
+                    place = (*version.split("/"), self.namespace, resource, name)
+                    self._custom.delete_namespaced_custom_object(*place, **options)
+            except ApiException as failure:
+                if failure.status not in (404, 409):  # gone, or another one of the same name
+                    raise
+
+        self._ask(f"{kind} {name}", ask)
 
     def suspend(self, name: str, suspended: bool) -> None:
         """Have KubeRay stop a RayJob and delete its pods, or start it again."""
@@ -201,43 +227,21 @@ class Api:
         from urllib3.exceptions import HTTPError
 
         def may_pass(error: BaseException) -> bool:
+            if refusals.certificate(error):
+                return False
             return not (isinstance(error, ApiException) and 400 <= (error.status or 0) < 500 and error.status != 429)
 
         try:
-            return patiently(request, self.timeout, (ApiException, HTTPError), may_pass)
+            return patiently(request, self.timeout, (ApiException, HTTPError, ssl.SSLError), may_pass)
         except HTTPError as failure:
-            raise self._error(f"{what}: the cluster's API {self.server} does not answer: {_line(failure)}") from failure
-        except ApiException as failure:
+            raise self._error(
+                f"{what}: the cluster's API {self.server} does not answer: {kubeconfig.line(failure)}"
+            ) from failure
+        except (ApiException, ssl.SSLError) as failure:
+            if untrusted := refusals.certificate(failure):
+                raise self._error(f"{what}: the cluster's API {self.server}: {untrusted}") from failure
+            assert isinstance(failure, ApiException)
             if failure.status == 404 and absent:
                 raise self._error(absent) from failure
             place = "all namespaces" if everywhere else f"namespace {self.namespace}"
-            raise self._error(f"{what} in {place}: {_refusal(failure)}") from failure
-
-
-def missing_right(text: str) -> str | None:
-    """Which right the API server says is missing, and whom it has told so; None where it says something else."""
-    if refused := _MAY_NOT.search(text):
-        resource = ".".join(filter(None, (refused["resource"], refused["group"])))
-        kind = "Role" if refused["namespace"] else "ClusterRole"
-        place = f" in namespace {refused['namespace']}" if refused["namespace"] else ""
-        return (
-            f"{refused['user']} may not {refused['verb']} {resource}{place}; "
-            f"ask for a {kind} that has this verb for this resource"
-        )
-    if "attempting to grant RBAC permissions not currently held" in text:
-        rights = " ".join(re.findall(r"\{APIGroups.*?\}", text))
-        return f"nobody can give the job's pods rights that they lack themselves; ask for these: {rights}"
-    return None
-
-
-def _refusal(failure: Any) -> str:
-    try:
-        message = str(json.loads(failure.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        message = ""
-    told = missing_right(message) or f"{failure.status} {failure.reason}{message and f': {message}'}"
-    return f"{told}; log in to the cluster again" if failure.status == 401 else told
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+            raise self._error(f"{what} in {place}: {refusals.refusal(failure)}") from failure

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any
 
 import yaml
 
-from job import pod_logs, rayjob, submit
+from job import belongings, pod_logs, rayjob, submit
 from job.config import JobConfig
 from job.errors import ClusterError, Interrupted
 from job.kubernetes_api import Api
@@ -61,7 +62,8 @@ def show_status(parsed: argparse.Namespace, _: None, log: Log) -> None:
     """Show the job as it is, and with `--watch` its changes."""
     api = _api(parsed)
     found = rayjob.find(api, parsed.name)
-    states = _follow(api, found["metadata"]["name"]) if parsed.watch else [rayjob.look(api, found)]
+    pause = pod_logs.Reader(log.console.file).wait
+    states = _follow(api, found["metadata"]["name"], pause) if parsed.watch else [rayjob.look(api, found)]
     before = None
     for state in states:
         if parsed.format == "json":
@@ -86,7 +88,7 @@ def cancel_job(parsed: argparse.Namespace, _: None, log: Log) -> None:
     with log.document(parsed.format):
         api = _api(parsed)
         if parsed.delete:
-            submit.uninstall(parsed.name, api.namespace, parsed.context)
+            _delete(api, parsed.name, parsed.context, log)
             action = told = "deleted"
         else:
             action, told = _stop(api, parsed.name)
@@ -148,6 +150,16 @@ def _stop(api: Api, name: str) -> tuple[str, str]:
     return "cancelled", "cancelled; the same `submit` goes on from its last epoch"
 
 
+def _delete(api: Api, name: str, context: str | None, log: Log) -> None:
+    """Delete the release, and what Helm knows nothing of. Raises JobError, also where there was nothing at all."""
+    was_released = submit.uninstall(name, api.namespace, context)
+    deleted = belongings.delete(api, name)
+    if not was_released and not deleted.things:
+        raise ClusterError("\n".join([f"there is no job {name} in namespace {api.namespace}", *deleted.unknown]))
+    for refusal in deleted.unknown:
+        log.warning(f"whether more is left is not known: {refusal}")
+
+
 def _wait(api: Api, name: str, log: Log) -> None:
     """Show the job to its end. Raises what it has ended with."""
     before = None
@@ -160,9 +172,9 @@ def _wait(api: Api, name: str, log: Log) -> None:
         raise error
 
 
-def _follow(api: Api, name: str) -> Iterator[rayjob.State]:
+def _follow(api: Api, name: str, pause: Callable[[float], object] = time.sleep) -> Iterator[rayjob.State]:
     api.timeout = PATIENT_SECONDS
-    return rayjob.follow(api, name)
+    return rayjob.follow(api, name, pause)
 
 
 def _show(state: rayjob.State, log: Log) -> None:

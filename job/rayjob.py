@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -131,12 +131,12 @@ def look(api: Api, rayjob: dict[str, Any]) -> State:
     return State(**vars(state) | changes)
 
 
-def follow(api: Api, rayjob: str) -> Iterator[State]:
-    """The job at each of its changes, until it is over. Raises JobError."""
+def follow(api: Api, rayjob: str, pause: Callable[[float], object] = time.sleep) -> Iterator[State]:
+    """The job at each of its changes, until it is over, or a pause of so many seconds is true. Raises JobError."""
     before = None
     while before is None or not before.over:
-        if before is not None:
-            time.sleep(LOOK_AGAIN_SECONDS)
+        if before is not None and pause(LOOK_AGAIN_SECONDS):
+            return
         state = look(api, api.rayjob(rayjob))
         if state != before:
             yield state

@@ -12,14 +12,19 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from job import helm
 from job.config import JobConfig
 from job.errors import ClusterError, JobError, UsageError
-from job.kubernetes_api import missing_right
+from job.kubeconfig import line
+from job.refusals import missing_right
 
 # How the settings of `run` reach the chart: these by other values, these not at all; the others under `settings`.
 ELSEWHERE = frozenset({"name", "output", "workers", "use_gpu", "pushgateway_url", "exporter_port"})
 MEANINGLESS = frozenset({"address", "metrics_textfile", "kubernetes_result", "kubernetes_rayjob"})
-REVISIONS_TO_KEEP = 10  # as `helm upgrade`
+_CLEARING = re.compile(
+    "an error occurred while cleaning up resources. original upgrade error: (?P<cause>.*): "
+    "unable to cleanup resources: (?P<clearing>.*)"
+)
 
 
 class Request(NamedTuple):
@@ -78,15 +83,15 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
 
 def render(name: str, namespace: str, values: dict[str, Any]) -> str:
     """What `helm template` gives: YAML documents. Raises UsageError with the chart's own sentences, a line a fault."""
-    helm = library()
+    engine = library()
     try:
-        helm.validate_release_name(name)
-    except helm.HelmError as error:
+        engine.validate_release_name(name)
+    except engine.HelmError as error:
         raise UsageError(f"--name {name}: {' '.join(str(error).split())}") from error
     try:
-        with helm.Chart.load(chart()) as loaded:
+        with engine.Chart.load(chart()) as loaded:
             rendered = loaded.render(values, name=name, namespace=namespace)
-    except helm.HelmError as error:
+    except engine.HelmError as error:
         raise UsageError(_sentences(error)) from error
     texts = [text.strip() for path, text in sorted(rendered.items()) if path.endswith(".yaml")]
     return "".join(f"---\n{text.removeprefix('---').strip()}\n" for text in texts if text)
@@ -94,28 +99,18 @@ def render(name: str, namespace: str, values: dict[str, Any]) -> str:
 
 def install(name: str, namespace: str, values: dict[str, Any], context: str | None) -> None:
     """What `helm upgrade --install` does. Raises UsageError and ClusterError."""
-    helm = library()
-    options = {"namespace": namespace}
-    with helm.Config(kube_context=context, namespace=namespace) as cluster, helm.Chart.load(chart()) as loaded:
-        try:
-            try:
-                cluster.status(name)
-            except helm.HelmNotFoundError:
-                _install_first(helm, cluster, loaded, name, values, options)
-            else:
-                cluster.upgrade(loaded, name, values, max_history=REVISIONS_TO_KEEP, reset_values=True, **options)
-        except helm.HelmError as error:
-            raise _failure(error, name, namespace) from error
+    library()
+    if failure := _failure(helm.install(name, namespace, context, chart(), values), name, namespace):
+        raise failure
 
 
-def uninstall(name: str, namespace: str, context: str | None) -> None:
-    """What `helm uninstall` does. Raises ClusterError."""
-    helm = library()
-    with helm.Config(kube_context=context, namespace=namespace) as cluster:
-        try:
-            cluster.uninstall(name)
-        except helm.HelmError as error:
-            raise _failure(error, name, namespace) from error
+def uninstall(name: str, namespace: str, context: str | None) -> bool:
+    """What `helm uninstall` does. Gives whether there was such a release. Raises UsageError and ClusterError."""
+    library()
+    answer = helm.uninstall(name, namespace, context, chart())
+    if failure := _failure(answer, name, namespace):
+        raise failure
+    return not answer.absent
 
 
 def library() -> ModuleType:
@@ -128,16 +123,6 @@ def library() -> ModuleType:
             "by `helm install`)"
         ) from missing
     return helm_python
-
-
-def _install_first(
-    helm: ModuleType, cluster: Any, loaded: Any, name: str, values: dict[str, Any], options: dict[str, Any]
-) -> None:
-    try:
-        cluster.install(loaded, name, values, **options)
-    except helm.HelmError:
-        cluster.uninstall(name, ignore_not_found=True)  # half a release is none
-        raise
 
 
 def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int]:
@@ -192,17 +177,38 @@ def _sentences(error: Exception) -> str:
     return "\n".join(told) or of_schema + " ".join(filter(None, lines))
 
 
-def _failure(error: Exception, name: str, namespace: str) -> JobError:
-    text = " ".join(str(error).split())
-    if "release: not found" in text:
-        return ClusterError(f"there is no job {name} in namespace {namespace}")
-    if right := missing_right(text):
-        return ClusterError(f"{name} in namespace {namespace}: {right}")
-    if re.search(rf'namespaces "{namespace}" not found', text):
-        return ClusterError(f"there is no namespace {namespace}; make it: kubectl create namespace {namespace}")
-    if "another operation" in text:
-        return ClusterError(
-            f"{name} in namespace {namespace}: a former submit or Helm command has not come to its end; wait for it, "
-            f"or `mnist-job cancel {name} --delete` and submit again"
+def _failure(answer: helm.Answer, name: str, namespace: str) -> JobError | None:
+    """Why it was not done; what failed after that is a note of it."""
+    place = f"{name} in namespace {namespace}"
+    if answer.foreign:
+        return ClusterError(f"{place} is a release of another chart, {answer.foreign}; take another name")
+    if answer.error is None:
+        return None
+    text, clearing = line(answer.error), line(answer.clearing or "")
+    if both := _CLEARING.fullmatch(text):
+        text, clearing = both["cause"], both["clearing"]
+    failure = ClusterError(_told(text, place, namespace))
+    if clearing:
+        failure.add_note(
+            f"some of what it had created is left, as that cannot be removed: {missing_right(clearing) or clearing}; "
+            f"`mnist-job cancel {name} --delete` removes all of it"
         )
-    return ClusterError(f"{name} in namespace {namespace}: {text}")
+    return failure
+
+
+def _told(text: str, place: str, namespace: str) -> str:
+    if right := missing_right(text):
+        return f"{place}: {right}"
+    if f'namespaces "{namespace}" not found' in text:
+        return f"there is no namespace {namespace}; make it: kubectl create namespace {namespace}"
+    if "another operation" in text:
+        return (
+            f"{place}: a former submit or Helm command has not come to its end; wait for it, or "
+            f"`mnist-job cancel {place.partition(' ')[0]} --delete` and submit again"
+        )
+    if changed := re.search(r'with "(?P<who>[^"]+)"[^:]*: (?:- )?(?P<fields>\S+)', text):
+        return (
+            f"{place}: {changed['who']} has set {changed['fields']} to something else since; have these values by: "
+            "helm upgrade --force-conflicts"
+        )
+    return f"{place}: {text}"

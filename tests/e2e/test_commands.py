@@ -1,7 +1,9 @@
 """`mnist-job submit`, `status`, `logs`, `list` and `cancel` on a real cluster, as a user without Helm gives them."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,8 @@ import pytest
 import yaml
 
 from tests.conftest import job
-from tests.e2e.kube import Namespace, kubectl, run, wait_until
+from tests.e2e.conftest import given
+from tests.e2e.kube import CHART, Namespace, Release, kubectl, merge, run, wait_until
 
 LONG = ("--batch-size", 4, "--epochs", 300)
 
@@ -112,7 +115,122 @@ def test_cancel_frees_the_pods_and_submit_goes_on(user):
     assert "goes on where it was cancelled" in again.stdout
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "another epoch")
     assert "from epoch " in user.command("logs", "long").stdout
+    former = state(user, "long")["rayjob"]
+    upgrade = (
+        "upgrade",
+        "long",
+        CHART,
+        f"--namespace={user.namespace.name}",
+        "--reuse-values",
+        "--set=settings.seed=1",
+    )
+    run("helm", *upgrade)  # while it trains
+    assert state(user, "long")["rayjob"] != former
     assert user.command("cancel", "long", "--delete").returncode == 0
+
+
+def release_of(user: SimpleNamespace, name: str) -> Release:
+    """What `submit` has installed, or will: a release that `helm` is to change. No pod of it ever runs."""
+    values = yaml.safe_load((user.folder / "values.yaml").read_text())
+    image = {"repository": "localhost:1/none", "tag": "none"}
+    return Release(name, user.namespace, merge(values, {"image": image, "settings": {"data": "digits"}}))
+
+
+@pytest.mark.parametrize("helm", ["helm", "E2E_HELM3"])
+def test_helm_and_submit_take_over_from_each_other(user, helm):
+    """Whatever the interpreter is called, and although KubeRay has written to each RayJob meanwhile."""
+    program = helm if helm == "helm" else given(helm)
+    name = program.rpartition("/")[2].lower().replace("_", "-") + "-shared"
+    shared = release_of(user, name)
+    values = user.folder / f"{name}.yaml"
+    values.write_text(yaml.safe_dump(shared.base))
+
+    def upgraded(epochs: int) -> None:
+        options = ("--install", f"--namespace={user.namespace.name}", f"--values={values}")
+        run(program, "upgrade", name, CHART, *options, f"--set=settings.epochs={epochs}")
+
+    def submitted(interpreter: str, epochs: int) -> None:
+        (user.folder / interpreter).unlink(missing_ok=True)
+        (user.folder / interpreter).symlink_to(sys.executable)
+        options = ("--namespace", user.namespace.name, "--name", name, "--values", values, "--epochs", epochs)
+        packages = {"PYTHONPATH": os.pathsep.join(sys.path)}  # a link outside of an environment is not in it
+        run(user.folder / interpreter, "-m", "job", "submit", *options, environment=os.environ | packages)
+
+    upgraded(4)
+    submitted("py", 5)
+    upgraded(6)
+    run(program, "rollback", name, f"--namespace={user.namespace.name}")
+    submitted("python3.11", 7)
+    submitted("py", 7)
+    upgraded(8)
+    kept = user.namespace.kubectl("get", "rayjobs,roles,configmaps", "--show-managed-fields", "--output=json")
+    ours = [one["metadata"] for one in json.loads(kept)["items"] if name in one["metadata"]["name"]]
+    managers = {entry["manager"] for one in ours for entry in one["managedFields"]}
+    assert managers <= {"helm", "ray-operator", "kuberay-operator", "manager"}
+    assert shared.rayjob()["metadata"]["name"] in [one["name"] for one in ours]  # one alone is left
+    assert user.command("cancel", name, "--delete").returncode == 0
+
+
+def test_a_failed_upgrade_starts_nothing_and_what_it_leaves_is_found_by_its_labels(user):
+    namespace = user.namespace
+    before = namespace.resources()
+    left = release_of(user, "left")
+    left.install({})
+    first = left.rayjob()["metadata"]["uid"]
+    namespace.kubectl("create", "serviceaccount", "some")
+    kinds = "rayjobs.ray.io,configmaps,secrets,serviceaccounts,networkpolicies.networking.k8s.io,persistentvolumeclaims"
+    kinds += ",rolebindings.rbac.authorization.k8s.io"
+    most = ("--verb=get,list,create,update,patch", f"--resource={kinds}")
+    namespace.kubectl("create", "role", "most", *most)
+    namespace.kubectl(
+        "create", "role", "looks-at-roles", "--verb=get,list", "--resource=roles.rbac.authorization.k8s.io"
+    )
+    for role in ("most", "looks-at-roles"):
+        namespace.kubectl("create", "rolebinding", role, f"--role={role}", f"--serviceaccount={namespace.name}:some")
+    some = str(kubeconfig_of("some", namespace, user.folder))
+    values = user.folder / "left.yaml"
+    values.write_text(yaml.safe_dump(left.base))
+
+    upgrade = ("upgrade", "left", CHART, f"--namespace={namespace.name}", f"--values={values}", "--set=settings.seed=1")
+    done = run("helm", *upgrade, check=False, environment=os.environ | {"KUBECONFIG": some})
+    assert done.returncode != 0
+    assert 'cannot patch resource "roles"' in done.stderr
+    assert left.rayjob()["metadata"]["uid"] == first
+    told = f"mnist-job: {{}} in namespace {namespace.name}: system:serviceaccount:{namespace.name}:some may not patch roles"
+    for name in ("left", "new"):  # their right to delete what was created is missing, too
+        done = user.command("submit", "--name", name, "--seed", 2, "--values", values, KUBECONFIG=some)
+        cause, note = done.stderr.splitlines()[-2:]
+        assert done.returncode == 4
+        assert cause.startswith(told.format(name))
+        assert "may not delete" in note
+    assert left.rayjob()["metadata"]["uid"] == first
+
+    left.uninstall()
+    assert left.rayjob()["metadata"]["uid"] == first  # Helm has removed what its last, failed revision holds
+    for name in ("left", "new"):
+        assert user.command("cancel", name, "--delete").returncode == 0
+    for role in ("most", "looks-at-roles"):
+        namespace.kubectl("delete", f"role/{role}", f"rolebinding/{role}")
+    namespace.kubectl("delete", "serviceaccount/some")
+    left.gone(but=before)
+    gone = user.command("cancel", "left", "--delete")
+    assert (gone.returncode, gone.stderr) == (4, f"mnist-job: there is no job left in namespace {namespace.name}\n")
+
+
+def test_a_release_of_another_chart_is_left_alone(user):
+    chart = user.folder / "other"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: other, version: 1.0.0}")
+    configmap = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}}
+    (chart / "templates/configmap.yaml").write_text(yaml.safe_dump(configmap))
+    run("helm", "install", "theirs", chart, f"--namespace={user.namespace.name}")
+    for command in (["cancel", "theirs", "--delete"], ["submit", "--name", "theirs"]):
+        done = user.command(*command)
+        assert done.returncode == 4
+        assert "theirs" in done.stderr
+        assert "is a release of another chart, other; take another name" in done.stderr
+    assert user.namespace.get("configmap", "theirs")
+    run("helm", "uninstall", "theirs", f"--namespace={user.namespace.name}")
 
 
 def test_an_image_that_cannot_be_pulled(user, image):
