@@ -125,19 +125,21 @@ def library() -> ModuleType:
     return helm_python
 
 
-def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int]:
-    """Pods of the chart's own group, and the GPUs of each."""
+def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int | None]:
+    """Pods of the chart's own group, and the GPUs of each. None takes away what the values file says."""
     gpus = request.gpus or ("1" if config.use_gpu else "0")
     if not re.fullmatch(r"\d{1,3}", gpus):
         faults.append(f"--gpus {gpus}: is no number of GPUs of each worker pod")
         return {}
-    most = config.most_workers
-    if config.least_workers != most:
-        faults.append(f"--workers {config.workers}: a RayJob has a fixed number of pods; give one number")
-    if most % max(1, int(gpus)):
-        faults.append(f"--workers {most}: --gpus {gpus} runs {gpus} of them in a pod each; give a multiple")
-    group = {"gpus": int(gpus)} if int(gpus) else {}
-    return group | ({"replicas": most // max(1, int(gpus))} if group or "workers" in config.model_fields_set else {})
+    each, least, most = max(1, int(gpus)), config.least_workers, config.most_workers
+    if least % each or most % each:
+        faults.append(f"--workers {config.workers}: --gpus {gpus} runs {gpus} of them in a pod each; give a multiple")
+    group: dict[str, int | None] = {"gpus": int(gpus)} if int(gpus) else {}
+    if not group and "workers" not in config.model_fields_set:
+        return group
+    if least == most:
+        return group | {"replicas": most // each, "minReplicas": None, "maxReplicas": None}
+    return group | {"minReplicas": least // each, "maxReplicas": most // each}
 
 
 def _image(image: str) -> dict[str, str]:

@@ -55,6 +55,14 @@ def test_a_setting_is_the_chart_s(submitted, setting):
             {"image": {"repository": "a/b", "digest": f"sha256:{'0' * 64}"}},
         ),
         (["--workers", 5], {"workerGroups": {"default": {"replicas": 5}}}),
+        (["--workers", "1:5"], {"workerGroups": {"default": {"minReplicas": 1, "maxReplicas": 5}}}),
+        (
+            ["--workers", "2:6", "--gpus", 2, "--image", "a:1-gpu"],
+            {
+                "workerGroups": {"default": {"minReplicas": 1, "maxReplicas": 3, "gpus": 2}},
+                "image": {"repository": "a", "tag": "1-gpu"},
+            },
+        ),
         (
             ["--workers", 6, "--gpus", 3, "--image", "a:1-gpu"],
             {"workerGroups": {"default": {"replicas": 2, "gpus": 3}}, "image": {"repository": "a", "tag": "1-gpu"}},
@@ -82,6 +90,13 @@ def test_flags_beat_the_values_file_and_defaults_do_not(submitted, tmp_path):
     file.write_text("settings: {epochs: 3, seed: 3}\nworkerGroups: {default: {replicas: 3}}\npodLabels: {a: b}\n")
     expected = {"settings": {"epochs": 4, "seed": 3}, "workerGroups": {"default": {"replicas": 3}}}
     assert_equal(submitted("--values", file, "--epochs", 4), render(expected | {"podLabels": {"a": "b"}}))
+
+
+def test_a_number_of_workers_beats_a_range_in_the_values_file(submitted, tmp_path):
+    file = tmp_path / "values.yaml"
+    file.write_text("workerGroups: {default: {minReplicas: 1, maxReplicas: 8}}\n")
+    fixed = {"workerGroups": {"default": {"replicas": 3}}}
+    assert_equal(submitted("--values", file, "--workers", 3), render(fixed))
 
 
 def test_the_effective_configuration_of_run_can_be_submitted(submitted, tmp_path, capsys):
@@ -114,8 +129,9 @@ def test_force_is_another_run(submitted):
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
-        (["--workers", "1:2"], {}, "--workers 1:2: a RayJob has a fixed number of pods; give one number"),
         (["--workers", "3", "--gpus", "2"], {}, "--workers 3: --gpus 2 runs 2 of them in a pod each; give a multiple"),
+        (["--workers", "1:4", "--gpus", "2"], {}, "--workers 1:4: --gpus 2 runs 2 of them in a pod each; give a multi"),
+        (["--workers", "1:64"], {}, "--batch-size: 32: is less than one image for each of 64 workers"),
         (["--gpus", "two"], {}, "--gpus two: is no number of GPUs of each worker pod"),
         (["--gpus", "1"], {}, "image.tag: workerGroups.default has GPUs, and 0.1.0 names an image without CUDA; set"),
         (["--output", "/runs"], {}, "--output /runs: pods share no folder of this name; give a URI, or leave it out"),
