@@ -68,6 +68,9 @@ def _mnist() -> Path:
 
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
     pooch.get_logger().setLevel("WARNING")
+    kept = cache / "mnist.npz"
+    if kept.exists() and pooch.file_hash(str(kept)) != MNIST_SHA256:  # pooch would download over it
+        raise DataError(f"mnist: {kept} is another file than Keras's; move it away, or give its path to --data")
     try:
         return Path(pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", fname="mnist.npz", path=cache))
     except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong hash is a ValueError

@@ -361,6 +361,16 @@ def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server, npz, tmp_p
     assert list((tmp_path / "keras/datasets").iterdir()) == []
 
 
+def test_another_file_in_the_place_of_mnist_is_refused_and_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    kept = tmp_path / "datasets/mnist.npz"
+    kept.parent.mkdir()
+    kept.write_bytes(b"mine")
+    with pytest.raises(DataError, match="is another file than Keras's"):
+        training("mnist")
+    assert kept.read_bytes() == b"mine"
+
+
 def test_mnist_without_a_network_says_what_to_do_instead(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
