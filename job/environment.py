@@ -3,6 +3,7 @@
 Each process of a run pins what it depends on before it imports that; those of a local Ray inherit it from the driver.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def prepare() -> None:
     pin()
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("ignore")  # a library's warning is no failure of the run
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a HOME that it cannot write
     script = str(Path(sys.argv[0]).resolve().parent)
     ours = str(Path(__file__).resolve().parent.parent)
     if sys.path and sys.path[0] == script != ours:

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ray._private import services
@@ -111,7 +110,6 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
 
 
 def test_a_ray_of_its_own_needs_no_home(tmp_path):
-    home = tmp_path / "none"
-    result = job("run", *TINY, "--workers", "1", cwd=tmp_path, HOME=str(home), RAY_AUTH_MODE="disabled")
+    """Nor one that it could make."""
+    result = job("run", *TINY, "--workers", "1", cwd=tmp_path, HOME="/dev/null/home", RAY_AUTH_MODE="disabled")
     assert (result.returncode, result.stderr) == (0, "")
-    assert not Path(home).exists()

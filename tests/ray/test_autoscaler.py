@@ -43,6 +43,8 @@ def test_a_cluster_that_scales_from_zero_is_asked_for_room_and_waited_for(tmp_pa
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_NODE,
+        "RAY_CLOUD_INSTANCE_ID": HEAD_NODE,
+        "RAY_raylet_start_wait_time_s": str(WAIT_SECONDS),
     }
     with ray_head(tmp_path, *flags, port=port, **growing) as head:
         place = ("--address", head.address, "--start-timeout")
