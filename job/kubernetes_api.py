@@ -95,9 +95,9 @@ class Api:
             try:
                 if version == "v1":
                     found = getattr(self._core, f"list_namespaced_{resource}")(self.namespace, **options)
-                    return self._client.sanitize_for_serialization(found)
-                place = (*version.split("/"), self.namespace, resource)
-                return self._custom.list_namespaced_custom_object(*place, **options)
+                    return self._client.sanitize_for_serialization(found)  # type: ignore[no-untyped-call]
+                group, _, of_group = version.partition("/")
+                return self._custom.list_namespaced_custom_object(group, of_group, self.namespace, resource, **options)
             except ApiException as failure:
                 if failure.status != 404:
                     raise
@@ -118,8 +118,8 @@ class Api:
                 if version == "v1":
                     getattr(self._core, f"delete_namespaced_{resource}")(name, self.namespace, **options)
                 else:
-                    place = (*version.split("/"), self.namespace, resource, name)
-                    self._custom.delete_namespaced_custom_object(*place, **options)
+                    group, _, rest = version.partition("/")
+                    self._custom.delete_namespaced_custom_object(group, rest, self.namespace, resource, name, **options)
             except ApiException as failure:
                 if failure.status not in (404, 409):  # gone, or another one of the same name
                     raise

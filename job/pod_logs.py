@@ -37,7 +37,7 @@ class Reader:
     def __init__(self, file: Any) -> None:
         try:
             # A copy, as the console puts /dev/null in the place of a pipe that is broken.
-            self._copy = os.dup(file.fileno())
+            self._copy: int | None = os.dup(file.fileno())
         except (OSError, ValueError):  # no file of the system's: a test's, or a notebook's
             self._copy = None
 

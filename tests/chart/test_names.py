@@ -58,7 +58,7 @@ def test_every_release_that_helm_allows_gets_valid_names(release, mode):
 def test_an_ordinary_release_gives_its_own_name():
     manifests = render(name="nightly-training")
     assert {manifest["metadata"]["name"].removeprefix("nightly-training") for manifest in manifests} == {
-        "",  # claim, account, role and its binding
+        "",  # claim and account
         name(manifests).removeprefix("nightly-training"),
         *("-result", "-test", "-ray", "-head", "-submitter"),
     }

@@ -2,13 +2,17 @@
 
 import json
 import signal
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from job import pod_logs
 from job.cli import main
@@ -171,11 +175,92 @@ def test_no_cluster(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert main(["status"]) == 4
     assert told(capsys)[1][0].startswith("mnist-job: RayJobs: the cluster's API http://127.0.0.1:1 does not answer: ")
-    assert main(["status", "--context", "elsewhere"]) == 4
-    assert "elsewhere" in told(capsys)[1][0]
+    assert main(["status", "--context", "elsewhere"]) == 2
+    assert told(capsys)[1] == [
+        f"mnist-job: --context elsewhere: the kubeconfig {tmp_path}/kubeconfig has only these: here"
+    ]
     (tmp_path / "kubeconfig").unlink()
     assert main(["status"]) == 4
     assert told(capsys)[1][0].endswith("KUBECONFIG names the file of a cluster")
+
+
+USER = "{users: [{name: here, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: '%s'}}}]}"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cannot be used: "),
+        (b"hello", "cannot be used: "),
+        (b"[1, 2]", "cannot be used: "),
+        (b"a: [", "cannot be used: while parsing"),
+        (b"\xff\xfe\x00", "cannot be used: "),
+        (b"{contexts: [], users: [], clusters: []}", "cannot be used: "),
+        (None, "cannot be used: "),  # a folder
+        ((USER % "there-is-none").encode(), "cannot log in: [Errno 2] No such file or directory: 'there-is-none'"),
+        ((USER % "false").encode(), "cannot log in: exec: process returned 1"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_or_cannot_log_in(tmp_path, monkeypatch, capsys, content, reason):
+    use(monkeypatch, tmp_path, 1)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    file = tmp_path / "kubeconfig"
+    if content is None:
+        file.unlink()
+        file.mkdir()
+    elif content.startswith(b"{users"):
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | yaml.safe_load(content)))
+    else:
+        file.write_bytes(content)
+    assert main(["list"]) == 4
+    out, (line,) = told(capsys)
+    assert out == ""
+    assert line.startswith(f"mnist-job: the kubeconfig {file} {reason}")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Path:
+    """A key and a certificate that nobody has signed."""
+    folder = tmp_path_factory.mktemp("certificate")
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "both", "-out", folder / "certificate")
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    with (folder / "both").open("a") as file:
+        file.write((folder / "certificate").read_text())
+    return folder / "both"
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, capsys, certificate):
+    """Not as `0 SSLError`, and not after some tries: it will not be trusted in five seconds either."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    cluster.socket = context.wrap_socket(cluster.socket, server_side=True)
+    file = tmp_path / "kubeconfig"
+    content = file.read_text()
+    file.write_text(content.replace("http://", "https://"))
+    assert main(["list"]) == 4
+    (line,) = told(capsys)[1]
+    assert "its certificate is not trusted: self" in line  # "self-signed certificate", "self signed certificate"
+    assert "certificate-authority have to be those of this cluster" in line
+    file.write_text(
+        content.replace("http://", "https://").replace("server:", f"certificate-authority: {file}\n    server:")
+    )
+    assert main(["list"]) == 4
+    assert "RayJobs: the cluster's API https://127.0.0.1:" in told(capsys)[1][0]
+    file.write_text(
+        content.replace("http://", "https://").replace("server:", f"certificate-authority: {certificate}\n    server:")
+    )
+    cluster.objects[RAYJOBS] = {"items": []}
+    assert main(["list"]) == 0
+
+
+def test_one_without_credentials_is_told_so_and_not_of_rights(cluster, capsys):
+    refused = (
+        'rayjobs.ray.io is forbidden: User "system:anonymous" cannot list resource "rayjobs" in API group "ray.io"'
+    )
+    cluster.objects[RAYJOBS] = (403, refused)
+    assert main(["list"]) == 4
+    assert "the kubeconfig's user has no credentials; log in to it again" in told(capsys)[1][0]
 
 
 @pytest.mark.parametrize(
@@ -401,6 +486,40 @@ def test_logs_of_all_pods(cluster, capsys, follow):
     assert told(capsys)[0].splitlines() == [
         f"{name} {component} {rest}" for component, name in names.items() for rest in ("[red]1[/]", "2")
     ]
+
+
+ANSI = "\x1b[36m(RayTrainWorker pid=7)\x1b[0m \x1b[1;32mdone\x1b[0m \x1b]8;;http://x\x07link\x1b]8;;\x07"
+
+
+def test_ray_s_colours_are_for_terminals(cluster, capsys, monkeypatch):
+    cluster.has(rayjob("Complete", jobStatus="SUCCEEDED"))
+    cluster.objects[PODS] = {"items": [pod("head", RUNS)]}
+    cluster.objects[f"{PODS}/{NAME}-x-head/log"] = ANSI
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert main(["logs", "nightly"]) == 0
+    assert told(capsys)[0] == f"{NAME}-x-head (RayTrainWorker pid=7) done link\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main(["logs", "nightly"]) == 0
+    assert "\x1b[36m(RayTrainWorker pid=7)" in told(capsys)[0]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["logs", "nightly"]) == 0
+    assert "\x1b[36m" not in told(capsys)[0]
+
+
+@pytest.mark.parametrize("command", [("logs", "nightly", "--follow"), ("status", "nightly", "--watch")])
+def test_a_reader_that_goes_ends_the_command_and_not_the_job(cluster, tmp_path, command):
+    """`| head -1`: at once, although neither the job nor its log comes to an end."""
+    cluster.has(rayjob("Running"))
+    cluster.objects[PODS] = {"items": [pod("head", RUNS)]}
+    cluster.objects[f"{PODS}/{NAME}-x-head/log"] = "first\nsecond\n"
+    with start(*command, cwd=tmp_path, KUBECONFIG=str(tmp_path / "kubeconfig")) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == ""
+    assert cluster.patches == []
 
 
 def test_logs_of_nothing(cluster, capsys):
