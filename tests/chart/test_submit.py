@@ -131,7 +131,7 @@ def test_force_is_another_run(submitted):
     [
         (["--workers", "3", "--gpus", "2"], {}, "--workers 3: --gpus 2 runs 2 of them in a pod each; give a multiple"),
         (["--workers", "1:4", "--gpus", "2"], {}, "--workers 1:4: --gpus 2 runs 2 of them in a pod each; give a multi"),
-        (["--workers", "1:64"], {}, "--batch-size: 32: is less than one image for each of 64 workers"),
+        (["--workers", "1:64"], {}, "--batch-size: is less than one image for each of 64 workers"),
         (["--gpus", "two"], {}, "--gpus two: is no number of GPUs of each worker pod"),
         (["--gpus", "1"], {}, "image.tag: workerGroups.default has GPUs, and 0.1.0 names an image without CUDA; set"),
         (["--output", "/runs"], {}, "--output /runs: pods share no folder of this name; give a URI, or leave it out"),
