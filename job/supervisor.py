@@ -117,6 +117,7 @@ class _Supervisor:
             missing = self._is_local and self._can_watch and len(self._rays_own) < len(set(_RAYS_OWN.values()))
             tick = 0.002 if self.run.is_ending else 0.05 if missing else 1.0
             select.select([*self.run.pipes, *self._rays_own], [], [], tick)
+        self._watch_rays_own()  # the driver may have been quicker
         for file in self._rays_own:
             os.close(file)
         self.run.close()
@@ -169,11 +170,14 @@ class _Supervisor:
             process, name = self._rays_own.pop(file)
             os.close(file)
             status = processes.exit_status(process)
-            if not self.run.look() and self._is_local:  # else it is the driver that ends it, or whose end it follows
-                self._lost[name] = status
-                self._lost_at = time.monotonic()
-                if status is not None and os.WIFSIGNALED(status):
-                    self.run.kill()
+            self.run.look()
+            driver = self.run.status if self.run.status is not None else processes.exit_status(self.run.pid)
+            if not self._is_local or (driver is not None and os.WIFSIGNALED(driver)):
+                continue  # it was the driver that ended it, or that was killed and took it along
+            self._lost[name] = status
+            self._lost_at = time.monotonic()
+            if status is not None and os.WIFSIGNALED(status):
+                self.run.kill()
 
     def _cause(self) -> str:
         status, ray, last = self.run.status or 0, self.run.told.get("ray"), self.run.last_line

@@ -1,10 +1,12 @@
 """The parent of a run, over children that die in every way; the driver's stand-in is a few lines of Python."""
 
+import contextlib
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -227,3 +229,43 @@ def test_a_terminal_gets_its_cursor_back(tmp_path):
     os.close(ours)
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
     assert b"SIGABRT" in shown
+
+
+def a_local_ray(threads: int) -> str:
+    """A driver of many threads, and what stands for its GCS; it ends with the driver, as Ray's does."""
+    return f"""
+import shutil, threading
+from job import processes
+os.symlink(shutil.which("sleep"), "gcs_server")
+tell(ray="local")
+dies_with = lambda: processes._prctl(1, signal.SIGKILL)
+part = subprocess.Popen([os.path.abspath("gcs_server"), "1000"], preexec_fn=dies_with)
+for _ in range({threads}):
+    threading.Thread(target=time.sleep, args=[1000], daemon=True).start()
+ready(part.pid)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("victim", "sentence"),
+    [(0, "the driver was killed by SIGKILL (137)"), (2, "the local Ray has ended: its GCS was killed by SIGKILL")],
+    ids=["driver", "GCS"],
+)
+def test_the_one_that_was_killed_is_named_and_not_the_one_that_followed(tmp_path, victim, sentence):
+    process, said = started(a_local_ray(threads=300), tmp_path)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while "pidfd" not in open_files(process.pid):  # the parent has seen the GCS
+        assert time.monotonic() < deadline
+    os.kill(int(said[victim]), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, len(stderr.splitlines())) == (4, 1), stderr
+    assert sentence in stderr
+
+
+def open_files(pid: int) -> str:
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(file.readlink()))
+    return " ".join(found)
