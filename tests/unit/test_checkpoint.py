@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from job import model, pipeline
+from job import data, model, pipeline
 from job.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from job.config import JobConfig
 from job.errors import TrainingError
@@ -207,5 +207,6 @@ def test_an_elastic_run_that_has_only_its_evaluation_left_tells_what_is_known_of
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)
-        _, record = pipeline._trained(Run(config, Log()), config, folder, Evaluator(config))
+        summary = data.check(config)
+        _, record = pipeline._trained(Run(config, Log()), config, summary, folder, Evaluator(config))
     assert record == TrainingRecord(3, None, None, history(3))

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from job import data, environment
+from job.config import JobConfig
 from job.errors import DataError, UsageError
 from tests.proxy import Proxy
 
@@ -113,5 +114,5 @@ def test_a_download_goes_through_the_proxy(tmp_path):
         os.environ.update({"https_proxy": proxy.url, "KERAS_HOME": str(tmp_path)})
         environment.pin()
         with pytest.raises(DataError, match="cannot be downloaded"):
-            data.check("mnist", 0.2, 32)
+            data.check(JobConfig(data="mnist"))
     assert proxy.requests == ["CONNECT storage.googleapis.com:443 HTTP/1.0"]

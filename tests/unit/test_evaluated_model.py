@@ -5,11 +5,13 @@ import hashlib
 import pytest
 from pyarrow import fs
 
-from job import model
+from job import data, model
 from job.config import JobConfig
 from job.errors import EvaluationError
 from job.evaluation import _Process
 from job.storage import File
+
+DIGITS = data.test_facts(data.load_test("digits"))
 
 
 @pytest.fixture
@@ -38,16 +40,16 @@ def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatc
         return content
 
     monkeypatch.setattr(File, "held", read_and_replaced)
-    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(saved, checksum)
+    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(saved, DIGITS, checksum)
     assert (result.samples, evaluated) == (360, checksum)
 
 
 def test_a_model_that_is_not_the_one_that_was_trained_is_not_evaluated(saved):
     with pytest.raises(EvaluationError, match=r"model\.keras: is not the model that was trained"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(saved, "ab" * 32)
+        _Process(JobConfig(data="digits"), early=False).evaluate(saved, DIGITS, "ab" * 32)
 
 
 def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
     gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
     with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(gone, None)
+        _Process(JobConfig(data="digits"), early=False).evaluate(gone, DIGITS, None)

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,14 @@ from tests.conftest import WAIT_SECONDS
 from tests.store import LATER, RUN
 
 MINE = Record.of(JobConfig(data="digits").model_dump(mode="json"), "ab")
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """An earlier test of the command line may have left its own answer to Ctrl-C."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture(autouse=True)

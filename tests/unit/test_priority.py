@@ -89,5 +89,5 @@ def test_the_early_import_takes_its_share_when_the_evaluation_is_asked_for(npz, 
     process = evaluation._Process(config, early=True)
     facts = data.test_facts(data.load_test(config.data))
     with pytest.raises(EvaluationError, match=r"^none\.keras: cannot be read"):
-        process.evaluate(File(fs.LocalFileSystem(), "/none.keras"), facts)
+        process.evaluate(File(fs.LocalFileSystem(), "/none.keras"), facts, None)
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER]

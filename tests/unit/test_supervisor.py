@@ -113,7 +113,7 @@ def test_a_failure_that_cannot_be_published_is_told_with_the_reason(tmp_path):
     (tmp_path / "job.prom").mkdir()
     first, second = ended("os.abort()", tmp_path).stderr.splitlines()
     assert "SIGABRT" in first
-    assert "the failure could not be reported: --metrics-textfile job.prom: cannot be written" in second
+    assert "the failure could not be reported: --metrics-textfile job.prom: is not a file" in second
 
 
 @pytest.mark.parametrize(
