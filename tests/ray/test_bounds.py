@@ -1,6 +1,8 @@
 """Nothing hangs, and what cannot pass is not tried again: each ending has its code, within a bound that a user sets."""
 
 import socket
+import subprocess
+import time
 
 import psutil
 import pytest
@@ -60,6 +62,11 @@ def test_workers_that_die_at_birth_are_started_again_a_bounded_number_of_times(t
     assert not (tmp_path / "runs").exists()
 
 
+def evaluators_of(head: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    there = psutil.Process(head.pid).children(recursive=True)
+    return [child for child in there if "_Process" in command_line(child)]
+
+
 @pytest.mark.parametrize("phase", ["training", "evaluation"])
 def test_a_ray_head_that_goes_away(tmp_path, phase):
     with ray_head(tmp_path, "--num-cpus=2") as head:
@@ -68,9 +75,10 @@ def test_a_ray_head_that_goes_away(tmp_path, phase):
         process = start("run", *run, *flags, cwd=tmp_path, **TOKEN)
         wait_for(process, "epoch " if phase == "training" else "2 workers have started")
         if phase == "evaluation":  # which takes longer than the damage
-            there = psutil.Process(head.process.pid).children(recursive=True)
-            (evaluator,) = (child for child in there if "_Process" in command_line(child))
-            evaluator.suspend()
+            deadline = time.monotonic() + WAIT_SECONDS
+            while not (evaluators := evaluators_of(head.process)):
+                assert time.monotonic() < deadline
+            evaluators[0].suspend()
             wait_for(process, "evaluating on the test data")
         kill(head.process)
         stdout, stderr = process.communicate(timeout=WAIT_SECONDS)

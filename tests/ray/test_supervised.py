@@ -69,8 +69,10 @@ def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
         process, "1 worker has started" if phase == "evaluation" else {"training": "epoch "}.get(phase, "starting")
     )
     if phase == "evaluation":  # which takes longer than the damage
-        (evaluator,) = (child for child in descendants(process) if "_Process" in command_line(child))
-        evaluator.suspend()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (evaluators := [child for child in descendants(process) if "_Process" in command_line(child)]):
+            assert time.monotonic() < deadline
+        evaluators[0].suspend()
         wait_for(process, "evaluating on the test data")
     part = named(process, name)
     left = Left(process)
