@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import socket
+from pathlib import Path
 from typing import NamedTuple
 
 from job.config import Settings
@@ -63,6 +64,33 @@ def check_answers(value: str, told: str) -> None:
         raise ClusterError(f"{told}: {error}") from error
 
 
+def check_token(address: Address) -> None:
+    """Raises ClusterError where RAY_AUTH_MODE asks for a token that is not there: Ray's C++ would end the process."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        if Path(named or "~/.ray/auth_token").expanduser().read_text(encoding="utf-8").strip():
+            return
+    except (OSError, RuntimeError, UnicodeDecodeError):  # the second: there is no home
+        pass
+    raise _without_file(address) if named else _without_token(address, "demands a token, and none was given")
+
+
+def _without_file(address: Address) -> ClusterError:
+    return ClusterError(
+        f"{address}: the file that RAY_AUTH_TOKEN_PATH names ({os.environ.get('RAY_AUTH_TOKEN_PATH')}) "
+        "cannot be read or is empty; put the cluster's token into it"
+    )
+
+
+def _without_token(address: Address, what: str) -> ClusterError:
+    return ClusterError(
+        f"{address}: the cluster {what}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) "
+        "to what `ray get-auth-token` prints on the cluster's head"
+    )
+
+
 def refusal(address: Address, error: BaseException) -> ClusterError:
     """The sentence for what Ray raised when it was to connect, or to start."""
     told = "\n".join(str(cause) for cause in _causes(error))
@@ -70,19 +98,13 @@ def refusal(address: Address, error: BaseException) -> ClusterError:
         return ClusterError(f"a Ray of its own cannot be started: {_local(error, told)}")
     where = f"{address}: "
     if "RAY_AUTH_TOKEN_PATH is set" in told:
-        return ClusterError(
-            f"{where}the file that RAY_AUTH_TOKEN_PATH names ({os.environ.get('RAY_AUTH_TOKEN_PATH')}) "
-            "cannot be read or is empty; put the cluster's token into it"
-        )
+        return _without_file(address)
     if "uthentication" in told:
         given = (
             os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and "no authentication token was found" not in told
         )
         has = "refuses the token that it was given" if given else "demands a token, and none was given"
-        return ClusterError(
-            f"{where}the cluster {has}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH, a file) "
-            "to what `ray get-auth-token` prints on the cluster's head"
-        )
+        return _without_token(address, has)
     versions = _VERSIONS.findall(told)
     if len(versions) == 2:
         theirs, ours = (f"Ray {ray} and Python {python}" for ray, python in versions)

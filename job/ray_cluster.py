@@ -59,6 +59,7 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
             contextlib.chdir(_empty(folder)),
         ):
             if not local:
+                ray_address.check_token(address)
                 place = _answering(address)
                 ray_private.check_head(place)
             ray.init(

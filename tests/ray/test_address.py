@@ -106,7 +106,8 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
             refused(result, 4, f"{next(iter(variables), '--address')} auto: ")
     assert first.poll() is None
     first.terminate()
-    assert first.wait(timeout=WAIT_SECONDS) == 130
+    first.communicate(timeout=WAIT_SECONDS)
+    assert first.returncode == 130
 
 
 def test_a_ray_of_its_own_needs_no_home(tmp_path):
