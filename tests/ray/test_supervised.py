@@ -29,12 +29,13 @@ from tests.unit.test_metrics import values
 
 
 def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
-    """The first program of that name that the run starts, as soon as it is there."""
+    """The first program of that name that the run starts, as soon as it is there. A raylet renames itself once it is up."""
+    names = {name, "raylet"} if name == RAYLET else {name}
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         for child in descendants(process):
             try:
-                if child.name() == name:
+                if child.name() in names:
                     return child
             except psutil.NoSuchProcess:
                 continue
