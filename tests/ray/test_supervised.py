@@ -29,8 +29,8 @@ from tests.unit.test_metrics import values
 
 
 def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
-    """The first program of that name that the run starts, as soon as it is there. A raylet renames itself once it is up."""
-    names = {name, "raylet"} if name == RAYLET else {name}
+    """The first program of that name that the run starts, as soon as it is there."""
+    names = {name, "raylet"} if name == RAYLET else {name}  # it renames itself when it is up
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         for child in descendants(process):
