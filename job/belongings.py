@@ -26,7 +26,6 @@ _KINDS = (
     ("v1", "service_account", "ServiceAccount"),
     ("v1", "persistent_volume_claim", "PersistentVolumeClaim"),
 )
-_KEEP = ("helm.sh/resource-policy", "keep")
 
 
 class Deleted(NamedTuple):
@@ -59,5 +58,5 @@ def _of(api: Api, version: str, resource: str, kind: str, name: str) -> Iterator
     selector = ",".join(f"app.kubernetes.io/{label}={value}" for label, value in labels.items())
     for thing in api.objects(version, resource, f"{kind}s", selector):
         metadata = thing["metadata"]
-        if (metadata.get("annotations") or {}).get(_KEEP[0]) != _KEEP[1]:
+        if (metadata.get("annotations") or {}).get("helm.sh/resource-policy") != "keep":
             yield metadata

@@ -1,5 +1,6 @@
 """Where a data set lies: `mnist`, `digits`, or an .npz at a path or URI."""
 
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -51,12 +52,16 @@ def has_validation(source: str) -> bool:
 
 
 def place(source: str) -> str:
-    """Where the data lie, for people: the file that MNIST was downloaded to, or a path or URI. Raises DataError."""
-    return storage.shown(_file(source))
+    """Where the data lie, for people: the file that MNIST is downloaded to, or a path or URI."""
+    return storage.shown(str(_mnist_file()) if source == "mnist" else source)
 
 
 def _file(source: str) -> str:
     return str(_mnist()) if source == "mnist" else source
+
+
+def _mnist_file() -> Path:
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets/mnist.npz"
 
 
 def _mnist() -> Path:
@@ -64,15 +69,17 @@ def _mnist() -> Path:
 
     By pooch and not by Keras, whose import is TensorFlow's: the driver does without. Raises DataError.
     """
-    import pooch  # needed for this data set only
+    kept = _mnist_file()
+    if kept.exists():
+        with kept.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != MNIST_SHA256:  # pooch would download over it
+                raise DataError(f"mnist: {kept} is another file than Keras's; move it away, or give its path to --data")
+        return kept
+    import pooch  # needed for the download only
 
-    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
     pooch.get_logger().setLevel("WARNING")
-    kept = cache / "mnist.npz"
-    if kept.exists() and pooch.file_hash(str(kept)) != MNIST_SHA256:  # pooch would download over it
-        raise DataError(f"mnist: {kept} is another file than Keras's; move it away, or give its path to --data")
     try:
-        return Path(pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", fname="mnist.npz", path=cache))
+        return Path(pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", fname=kept.name, path=kept.parent))
     except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong hash is a ValueError
         raise DataError(
             f"mnist: cannot be downloaded from {MNIST_URL} ({' '.join(str(error).split())}); "

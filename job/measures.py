@@ -47,11 +47,7 @@ class Evaluation:
 
     def of_classes(self) -> tuple[Counts, Counts]:
         """How many test images of each class were recognized, and how many there are."""
-        true, predicted, images = self.pairs().T
-        hits, there = np.zeros((2, len(self.recall)), np.int64)
-        np.add.at(there, true, images)
-        np.add.at(hits, true[true == predicted], images[true == predicted])
-        return hits, there
+        return _of_classes(self.pairs(), len(self.recall))
 
     def worst_class(self) -> tuple[int, float]:
         """The class with the least recall, the first of several, and that recall."""
@@ -99,10 +95,7 @@ def measure(answers: Answers, labels: Labels) -> Evaluation:
     likelihood = np.clip(answers.likelihood, epsilon, 1 - epsilon)
     cells, images = np.unique(labels.astype(np.int64) * classes + answers.predicted, return_counts=True)
     pairs = np.stack([cells // classes, cells % classes, images], axis=1)
-    of_class, correct = np.zeros((2, classes), np.int64)
-    np.add.at(of_class, pairs[:, 0], images)
-    diagonal = pairs[pairs[:, 0] == pairs[:, 1]]
-    correct[diagonal[:, 0]] = diagonal[:, 2]
+    correct, of_class = _of_classes(pairs, classes)
     dense = np.zeros((classes, classes), np.int64) if classes <= MOST_DENSE else np.zeros((0, 0), np.int64)
     if dense.size:
         dense[pairs[:, 0], pairs[:, 1]] = images
@@ -117,6 +110,14 @@ def measure(answers: Answers, labels: Labels) -> Evaluation:
     if not (math.isfinite(result.loss) and math.isfinite(result.accuracy)):
         raise EvaluationError(f"loss {result.loss} or accuracy {result.accuracy} is not finite; nothing is published")
     return result
+
+
+def _of_classes(pairs: Counts, classes: int) -> tuple[Counts, Counts]:
+    true, predicted, images = pairs.T
+    hits, there = np.zeros((2, classes), np.int64)
+    np.add.at(there, true, images)
+    np.add.at(hits, true[true == predicted], images[true == predicted])
+    return hits, there
 
 
 def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:

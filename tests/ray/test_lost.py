@@ -53,6 +53,16 @@ def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     assert_ends_like(tmp_path, undisturbed)
 
 
+def end(process: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
+    """Send a signal to a run that trains; it ends with this code, and so does all that it started."""
+    wait_for(process, "epoch ")
+    orphans = descendants(process)
+    process.send_signal(number)
+    process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == code
+    wait_for_the_end_of(orphans)
+
+
 def wait_for_the_end_of(orphans: list[psutil.Process]) -> None:
     """Nobody may be there to bury them: a zombie has ended."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -74,13 +84,7 @@ def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
     undisturbed.mkdir()
     assert job(*run, cwd=undisturbed).returncode == 0
     for number, code in ((signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        process = start(*run, cwd=tmp_path)
-        wait_for(process, "epoch ")
-        orphans = descendants(process)
-        process.send_signal(number)
-        process.communicate(timeout=WAIT_SECONDS)
-        assert process.returncode == code
-        wait_for_the_end_of(orphans)
+        end(start(*run, cwd=tmp_path), number, code)
         assert not (tmp_path / "runs/lost").exists()
     result = job(*run, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")

@@ -24,7 +24,7 @@ from tests.conftest import (
     tool,
     wait_for,
 )
-from tests.ray.test_lost import wait_for_the_end_of
+from tests.ray.test_lost import end
 from tests.unit.test_metrics import values
 
 
@@ -140,14 +140,11 @@ def test_the_temporary_folder_is_left_as_it_was(own_tmp):
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (None, 0), (None, 3)):
         flags = TINY if code == 0 else ("--data", "none.npz") if code == 3 else LONG
         process = start_in(own_tmp, *flags, "--force")
-        orphans = []
         if number is not None:
-            wait_for(process, "epoch ")
-            orphans = descendants(process)
-            process.send_signal(number)
-        process.communicate(timeout=WAIT_SECONDS)
-        assert process.returncode == code
-        wait_for_the_end_of(orphans)
+            end(process, number, code)
+        else:
+            process.communicate(timeout=WAIT_SECONDS)
+            assert process.returncode == code
         left = sorted(path.name for path in (own_tmp / "tmp").iterdir())
         if number == signal.SIGKILL:
             assert [name[:10] for name in left] == ["mine", "mnist-job-"]
