@@ -91,6 +91,8 @@ def clear(place: Place) -> None:
 def _locked_folder(place: Place, output: str, made: list[str]) -> Iterator[None]:
     lock = _made_and_locked(place, output, made)
     try:
+        with suppress(OSError):  # in the way of nothing
+            owned.remove_left_over(place.work, place.mark.name)
         if not place.is_marked(place.work):  # of a version of before there were markers
             _write_marker(place)
         with tempfile.TemporaryFile(dir=place.work):

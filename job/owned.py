@@ -12,6 +12,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from pyarrow import fs
 MARKER = ".mnist-job"
 RUN = r"\d{8}T\d{6}Z-[0-9a-f]{4}"
 _PROGRAM = "mnist-job"
+_YOUNG_SECONDS = 60
 
 # Paths relative to the folder; that of a folder ends with `/`.
 _TENSORBOARD = r"tensorboard/((train|validation)/(events[^/]*)?)?"
@@ -206,6 +208,19 @@ def remove_marked(folder: str, mark: Mark) -> None:
     temporary = f"{folder}.{mark.run}.old"
     rename_new(folder, temporary)
     remove(fs.LocalFileSystem(), temporary, in_work)
+
+
+def remove_left_over(folder: str, name: str) -> None:
+    """Remove what `make_marked` or `remove_marked` left beside a local folder when it was killed. Raises OSError.
+
+    That of the last minute stays: another run may be at it.
+    """
+    local, beside = fs.LocalFileSystem(), Path(folder)
+    pattern = re.compile(rf"{re.escape(beside.name)}\.{RUN}\.(new|old)")
+    for path in [path for path in beside.parent.iterdir() if pattern.fullmatch(path.name)]:
+        with suppress(FileNotFoundError):  # another run removes it, too
+            if Mark.read(local, str(path), name) and time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
+                remove(local, str(path), in_work)
 
 
 _RENAME_NOREPLACE, _AT_FDCWD = 1, -100  # linux/fs.h, fcntl.h

@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from job import data, environment
 from job.config import JobConfig
@@ -64,6 +66,30 @@ def test_what_says_where_things_are_stays(name):
     os.environ[name] = "value"
     environment.pin()
     assert os.environ[name] == "value"
+
+
+SAYS_WHERE = ("http_proxy", "KERAS_HOME", "PYTHONPATH", "TF_CONFIG", "RAY_ADDRESS", "AWS_PROFILE", "MNIST_JOB_SEED")
+VALUES = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12)
+CHANGES = st.builds(
+    str.__add__, st.sampled_from(["KERAS_", "TF_", "XLA_", "PYTHON"]), st.from_regex(r"\A[A-Z_]{4,16}\Z")
+)
+
+
+@given(
+    stays=st.dictionaries(st.sampled_from(SAYS_WHERE), VALUES),
+    stray=st.dictionaries(CHANGES | st.sampled_from(sorted(environment.PINNED)), VALUES),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `surroundings` puts all back at the end
+def test_in_any_environment_the_same_is_computed_at_the_same_places(stays, stray):
+    """Whatever else is set of what these libraries read, the variables of a run are those of a clean shell."""
+    assume(not stray.keys() & environment._KEPT)
+    pinned = []
+    for variables in (stays, stays | stray):
+        os.environ.clear()
+        os.environ.update(variables)
+        environment.pin()
+        pinned.append(dict(os.environ))
+    assert pinned[0] == pinned[1] == stays | environment.PINNED
 
 
 @pytest.mark.parametrize("name", ["keras.py", "numpy.py", "ray.py", "tensorflow.py", "keras/__init__.py"])

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -313,6 +314,25 @@ def test_only_folders_that_the_run_made_and_nobody_uses_are_removed(tmp_path):
     with RunFolder.opened(str(tmp_path / "a/b/c"), NAME, RUN):
         (tmp_path / "a/theirs").mkdir()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["theirs"]
+
+
+def test_what_a_run_left_beside_its_folder_when_it_was_killed_is_removed_by_the_next(tmp_path):
+    """Only what has this job's marker, and not what another run may be making at this moment."""
+    names = [f".{NAME}.{LATER}.{end}" for end in ("new", "old")]
+    marks = {name: Mark(NAME, LATER) for name in names}
+    marks |= {f".{NAME}.{RUN}.new": Mark(NAME, RUN), f".other.{RUN}.new": Mark("other", RUN)}
+    for name, mark in marks.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MARKER).write_bytes(mark.to_json())
+    (tmp_path / f".{NAME}.{RUN}.old").mkdir()  # nothing shows whose it is
+    for name in (*names, f".other.{RUN}.new", f".{NAME}.{RUN}.old"):
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / f".{NAME}.20260103T000000Z-0003.new").symlink_to(names[0])
+    with RunFolder.opened(str(tmp_path), NAME, "20260104T000000Z-0004"):
+        left = sorted(path.name for path in tmp_path.iterdir() if path.name != f".{NAME}")
+    assert left == sorted(
+        [f".{NAME}.{RUN}.new", f".other.{RUN}.new", f".{NAME}.{RUN}.old", f".{NAME}.20260103T000000Z-0003.new"]
+    )
 
 
 def test_what_the_program_writes_is_what_it_may_remove():
