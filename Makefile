@@ -26,7 +26,7 @@ e2e: .venv/test
 benchmark: .venv/test .venv-benchmark/installed
 	$(BIN)/python -m ops.benchmark run $(MNIST) $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS))
 
-## What of the chart is generated from job/config.py and from its own comments.
+## What of the chart is generated from job/mnist_job/config/settings.py and from its own comments.
 chart: .venv/test
 	$(BIN)/python ops/chart.py
 

@@ -1,6 +1,6 @@
 """Generate what the chart says about the job's settings, its schema and its README: `make chart`.
 
-`settings:` in values.yaml comes from job.config; values.schema.json from ops/values.schema.yaml and job.config; the
+`settings:` in values.yaml comes from mnist_job.config.settings; values.schema.json from ops/values.schema.yaml and mnist_job.config.settings; the
 README's table from values.yaml and its comments. tests/chart fails where one of them is not current.
 """
 
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-
-from job.config import JobConfig
-from job.setting import GROUPS
+from mnist_job.config.setting import GROUPS
+from mnist_job.config.settings import JobConfig
 
 CHART = Path(__file__).parent.parent / "charts/mnist-job"
 SCHEMA = Path(__file__).parent / "values.schema.yaml"
@@ -64,7 +63,7 @@ def _settings() -> dict[str, dict[str, Any]]:
 
 
 def _settings_block() -> str:
-    lines = ["# Generated from job/config.py by `make chart`."]
+    lines = ["# Generated from job/mnist_job/config/settings.py by `make chart`."]
     group = None
     for name, setting in _settings().items():
         if setting["group"] != group:

@@ -35,7 +35,7 @@ BATCHES = (64, 512)
 NEXT_TO_NOTHING = "64:1"  # a network whose gradients take no time but that of their messages
 MOST = 4
 LARGER = (8, 64, 256, 1024)
-FEW_BYTES = 1 << 19  # as in job/optimizer.py, which imports TensorFlow
+FEW_BYTES = 1 << 19  # as in job/mnist_job/training/optimizer.py, which imports TensorFlow
 EFFICIENT = 0.5  # of what as many workers would do if messages cost nothing
 
 

@@ -61,12 +61,12 @@ def free_port() -> int:
 
 def main(data: str, *settings: str) -> None:
     import tensorflow as tf
-
-    from job import loop, model
-    from job.batches import ResidentBatches, Share
-    from job.config import JobConfig
-    from job.data import Split, load_training
-    from job.optimizer import Adam
+    from mnist_job.config.settings import JobConfig
+    from mnist_job.data.dataset import Split, load_training
+    from mnist_job.models import reference
+    from mnist_job.training import loop
+    from mnist_job.training.batches import ResidentBatches, Share
+    from mnist_job.training.optimizer import Adam
 
     strategy = loop.start_tensorflow(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
@@ -75,7 +75,7 @@ def main(data: str, *settings: str) -> None:
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
         with strategy.scope():
-            network = model.build((28, 28), 10, 255, hidden)
+            network = reference.build((28, 28), 10, 255, hidden)
             optimizer = Adam(1e-3)
             optimizer.build(network.trainable_variables)
         parameters = network.count_params()

@@ -152,7 +152,7 @@ def test_helm_and_submit_take_over_from_each_other(user, program):
         (user.folder / interpreter).symlink_to(sys.executable)
         options = ("--namespace", user.namespace.name, "--name", name, "--values", values, "--epochs", epochs)
         packages = {"PYTHONPATH": os.pathsep.join(sys.path)}  # a link outside of an environment is not in it
-        run(user.folder / interpreter, "-m", "job", "submit", *options, environment=os.environ | packages)
+        run(user.folder / interpreter, "-m", "mnist_job", "submit", *options, environment=os.environ | packages)
 
     upgraded(4)
     submitted("py", 5)

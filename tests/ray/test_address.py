@@ -64,7 +64,7 @@ def test_a_head_that_demands_a_token(head, tmp_path, name, token, sentence):
 OTHER_VERSION = """
 import ray
 ray.__version__ = "2.1.0"
-from job.cli import main
+from mnist_job.cli.main import main
 raise SystemExit(main())
 """
 

@@ -1,13 +1,14 @@
 """Data-parallel training is the same training: 1, 2 and 3 workers follow the same loss."""
 
 import pytest
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset, sources
+from mnist_job.distributed import cluster, trainer
+from mnist_job.distributed.journal import Epoch
+from mnist_job.phases import Clock
+from mnist_job.storage.folder import RunFolder
+from mnist_job.training.checkpoint import Checkpoints
 
-from job import data, datasets, ray_cluster, trainer
-from job.checkpoint import Checkpoints
-from job.config import JobConfig
-from job.folder import RunFolder
-from job.journal import Epoch
-from job.phases import Clock
 from tests.store import RUN
 
 BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single step
@@ -15,15 +16,15 @@ BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single ste
 
 @pytest.fixture(scope="module", autouse=True)
 def ray():
-    with ray_cluster.connected(JobConfig()):
+    with cluster.connected(JobConfig()):
         yield
 
 
 def losses(tmp_path, **settings) -> list[Epoch]:
-    config = JobConfig(data=datasets.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
+    config = JobConfig(data=sources.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, RUN)
-        checked = data.check(config).training_facts
+        checked = dataset.check(config).training_facts
         history = trainer.train(config, checked, folder, checkpoints, Clock(), lambda entry: None).checkpoint.history
         folder.clear()
     return history

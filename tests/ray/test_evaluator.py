@@ -3,16 +3,16 @@
 import threading
 
 import pytest
-
-from job import evaluation, ray_cluster
-from job.config import JobConfig
-from job.evaluation import Evaluator
-from job.storage import File
+from mnist_job.config.settings import JobConfig
+from mnist_job.distributed import cluster
+from mnist_job.evaluation import task
+from mnist_job.evaluation.task import Evaluator
+from mnist_job.storage.files import File
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray():
-    with ray_cluster.connected(JobConfig()):
+    with cluster.connected(JobConfig()):
         yield
 
 
@@ -40,8 +40,8 @@ def process(*, may_hurry: bool, early_is_done: bool):
     ("may_hurry", "early_is_done", "winner"), [(False, False, "other"), (False, True, "early"), (True, True, "early")]
 )
 def test_an_early_process_that_may_not_hurry_is_not_waited_for_alone(monkeypatch, may_hurry, early_is_done, winner):
-    monkeypatch.setattr(evaluation, "_Process", process(may_hurry=may_hurry, early_is_done=early_is_done))
-    monkeypatch.setattr(evaluation, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
+    monkeypatch.setattr(task, "_Process", process(may_hurry=may_hurry, early_is_done=early_is_done))
+    monkeypatch.setattr(task, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
     evaluator = Evaluator(JobConfig())
-    evaluator.prepare(ray_cluster.this_node())
+    evaluator.prepare(cluster.this_node())
     assert evaluator.evaluate(File(None, "model.keras"), {}) == winner

@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from mnist_job import __version__
+from mnist_job.data import dataset
+from mnist_job.distributed import affinity
+from mnist_job.evaluation.measures import Answers, measure
+from mnist_job.evaluation.task import predict
+from mnist_job.models import reference
+from mnist_job.phases import PHASES
+from mnist_job.storage.files import File
 from pyarrow import fs
 
-from job import __version__, affinity, data, model
-from job.evaluation import predict
-from job.measures import Answers, measure
-from job.phases import PHASES
-from job.storage import File
 from tests.conftest import (
     LONG,
     PROGRAM,
@@ -150,7 +153,7 @@ def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
 
 def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     folder, _ = finished
-    file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), data.load_test("digits")
+    file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), dataset.load_test("digits")
     answers = Answers.collected(predict(file, test.images, "model", on_gpu=False), test.labels, "y_test")
     again = measure(answers, test.labels)
     ended = outcome(folder)
@@ -178,7 +181,7 @@ def test_evaluate_gives_the_runs_figures_again(finished, tmp_path):
 def test_the_driver_does_without_tensorflow(tmp_path):
     """Its import is the longest wait of a run; only workers and the evaluate task need it."""
     script = (
-        "import sys; from job.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from mnist_job.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
     command = [sys.executable, "-c", script, "run", *TINY, "--workers", "1"]
@@ -236,7 +239,7 @@ def test_exit_code_4_for_a_cluster_that_does_not_answer(tmp_path):
 
 
 def test_exit_code_6_for_a_model_that_gives_no_finite_value(tmp_path, pushgateway):
-    network = model.build((8, 8), 10, 16, ())
+    network = reference.build((8, 8), 10, 16, ())
     network.set_weights([weights * np.nan for weights in network.get_weights()])
     network.save(tmp_path / "broken.keras")
     result = job("evaluate", "--model", "broken.keras", *TINY[:2], "--pushgateway-url", pushgateway, cwd=tmp_path)

@@ -42,7 +42,7 @@ def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
     with Proxy() as proxy:
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTPS_PROXY"), proxy.url)
         surroundings = os.environ | STRAY | proxies | {"KERAS_HOME": str(tmp_path / "keras"), "HOME": "/dev/null/home"}
-        command = [sys.executable, "-m", "job", *RUN]
+        command = [sys.executable, "-m", "mnist_job", *RUN]
         result = subprocess.run(command, cwd=stray, env=surroundings, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "workers are started again" not in result.stdout

@@ -10,8 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-
-from job import affinity
+from mnist_job.distributed import affinity
 
 CLAIM = """
 import json, os, sys, threading

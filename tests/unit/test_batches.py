@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from job.batches import ResidentBatches, Share, on_device, plan
-from job.data import Split
+from mnist_job.data.dataset import Split
+from mnist_job.training.batches import ResidentBatches, Share, on_device, plan
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
@@ -69,8 +68,8 @@ def test_a_worker_holds_the_data_once(tmp_path):
     script = """
 import sys, pathlib, tensorflow as tf
 from job import data
-from job.config import JobConfig
-from job.batches import ResidentBatches, Share
+from mnist_job.config.settings import JobConfig
+from mnist_job.training.batches import ResidentBatches, Share
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

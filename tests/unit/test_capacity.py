@@ -5,10 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-
-from job import capacity, ray_private
-from job.config import JobConfig
-from job.errors import ClusterError
+from mnist_job.config.settings import JobConfig
+from mnist_job.distributed import capacity, ray_private
+from mnist_job.errors import ClusterError
 
 
 def reports(monkeypatch, *, v1: dict | None = None, v2: tuple[str, list[str]] = ("0", ["node_ab"])) -> None:

@@ -8,19 +8,21 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from mnist_job.bounds import worth_a_restart
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset
+from mnist_job.distributed.journal import Epoch
+from mnist_job.errors import TrainingError
+from mnist_job.evaluation.task import Evaluator
+from mnist_job.log import Log
+from mnist_job.models import reference
+from mnist_job.pipeline import job
+from mnist_job.pipeline.stages import Run
+from mnist_job.results.outcome import TrainingRecord
+from mnist_job.storage.folder import RunFolder
+from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from pyarrow import fs
 
-from job import data, model, pipeline
-from job.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
-from job.config import JobConfig
-from job.errors import TrainingError
-from job.evaluation import Evaluator
-from job.folder import RunFolder
-from job.journal import Epoch
-from job.log import Log
-from job.outcome import TrainingRecord
-from job.policy import worth_a_restart
-from job.stages import Run
 from tests.store import LATER, RUN
 
 FILES = (MODEL, OPTIMIZER, HISTORY, TRAINING, MANIFEST)
@@ -32,7 +34,7 @@ def history(epochs: int) -> list[Epoch]:
 
 @pytest.fixture
 def trained():
-    network = model.build((4, 5), 3, 255, (6,))
+    network = reference.build((4, 5), 3, 255, (6,))
     optimizer = keras.optimizers.Adam(1e-2)
     optimizer.build(network.trainable_variables)
     return network, optimizer
@@ -207,6 +209,6 @@ def test_an_elastic_run_that_has_only_its_evaluation_left_tells_what_is_known_of
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)
-        summary = data.check(config)
-        _, record = pipeline._trained(Run(config, Log()), config, summary, folder, Evaluator(config))
+        summary = dataset.check(config)
+        _, record = job._trained(Run(config, Log()), config, summary, folder, Evaluator(config))
     assert record == TrainingRecord(3, None, None, history(3))

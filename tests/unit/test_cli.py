@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mnist_job.cli import main
+from mnist_job.config import sources
+from mnist_job.config.setting import declared
+from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.distributed.journal import Epoch, Progress, Restart, Start
+from mnist_job.kubernetes.submit import MEANINGLESS
+from mnist_job.log import Log
+from mnist_job.phases import PHASES
+from mnist_job.pipeline.display import Display, counted
 
-from job import cli, sources
-from job.config import EvaluateConfig, JobConfig
-from job.journal import Epoch, Progress, Restart, Start
-from job.log import Log
-from job.phases import PHASES
-from job.progress import Display, counted
-from job.setting import declared
-from job.submit import MEANINGLESS
 from tests.conftest import PROGRAM, job, tool
 
 COMMANDS = ("run", "evaluate", "config", "submit", "status", "logs", "cancel", "list", "completion")
@@ -29,7 +30,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 def printed_help(capsys, monkeypatch, *command: str) -> list[str]:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
-        cli.main([*command, "--help"])
+        main.main([*command, "--help"])
     assert end.value.code == 0
     return capsys.readouterr().out.splitlines()
 
@@ -86,7 +87,7 @@ def test_each_setting_stands_in_its_group_with_its_default_in_two_lines(capsys, 
     ],
 )
 def test_the_value_of_an_unknown_flag_is_no_fault_of_its_own(capsys, arguments, names):
-    assert cli.main(["run", *arguments]) == 2
+    assert main.main(["run", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.removeprefix("mnist-job: ").partition(": ")[0] for line in lines] == names
 
@@ -95,9 +96,9 @@ def test_the_value_of_an_unknown_flag_is_no_fault_of_its_own(capsys, arguments, 
 
 
 def test_the_configuration_as_json_is_the_one_as_yaml_and_reads_back(tmp_path, capsys):
-    assert cli.main(["config", "--epochs", "3", "-o", "json"]) == 0
+    assert main.main(["config", "--epochs", "3", "-o", "json"]) == 0
     as_json = capsys.readouterr().out
-    assert cli.main(["config", "--epochs", "3"]) == 0
+    assert main.main(["config", "--epochs", "3"]) == 0
     assert json.loads(as_json) == yaml.safe_load(capsys.readouterr().out)
     (tmp_path / "job.json").write_text(as_json)
     assert sources.load(JobConfig, {}, {}, str(tmp_path / "job.json")).epochs == 3
@@ -119,7 +120,7 @@ def test_the_configuration_as_json_is_the_one_as_yaml_and_reads_back(tmp_path, c
     ],
 )
 def test_a_script_that_asked_for_json_gets_it_for_every_fault(capsys, arguments):
-    assert cli.main([*arguments, "-o", "json"]) == 2
+    assert main.main([*arguments, "-o", "json"]) == 2
     printed = capsys.readouterr()
     document = json.loads(printed.out)
     assert document == {"exit_code": 2, "reason": printed.err.removeprefix("mnist-job: ").rstrip("\n")}
@@ -210,7 +211,7 @@ def test_a_refusal_is_an_object_wherever_the_format_was_set(tmp_path, capsys, mo
         case "file":
             (tmp_path / "job.yaml").write_text("log_format: json\n")
             arguments += ["--config", str(tmp_path / "job.yaml")]
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     (refusal,) = objects(capsys.readouterr().err)
     assert (refusal["level"], refusal["exit_code"]) == ("error", 2)
     assert refusal["message"].startswith(fault[0])

@@ -8,11 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from mnist_job.config.settings import JobConfig
+from mnist_job.distributed import cluster
+from mnist_job.errors import DeliveryError, UsageError
+from mnist_job.kubernetes import result
+from mnist_job.results.outcome import Identity
 
-from job import cluster, ray_cluster
-from job.config import JobConfig
-from job.errors import DeliveryError, UsageError
-from job.outcome import Identity
 from tests.unit.test_metrics import failed, outcome
 
 CONFIG = JobConfig(
@@ -96,7 +97,7 @@ def identity() -> Identity:
 
 def test_a_success_fills_the_configmap(api):
     ended = outcome(identity=identity())
-    cluster.write_result(ended, "nightly-result", 5)
+    result.write_result(ended, "nightly-result", 5)
     ((method, path, body),) = api.requests
     assert (method, path) == ("PATCH", "team/configmaps/nightly-result")
     last_success = json.loads(body["data"].pop("last-success"))
@@ -121,7 +122,7 @@ def test_a_success_fills_the_configmap(api):
 
 
 def test_a_failure_removes_the_values_of_the_run_before_and_keeps_the_last_success(api):
-    cluster.write_result(failed(), "nightly-result", 5)
+    result.write_result(failed(), "nightly-result", 5)
     data = api.requests[0][2]["data"]
     assert "last-success" not in data
     assert (data["succeeded"], data["exit-code"], data["reason"]) == ("false", "5", "broken")
@@ -129,7 +130,7 @@ def test_a_failure_removes_the_values_of_the_run_before_and_keeps_the_last_succe
 
 
 def test_a_model_that_is_too_poor_is_reported_with_its_accuracy(api):
-    cluster.write_result(outcome(exit_code=7, reason="too poor"), "nightly-result", 5)
+    result.write_result(outcome(exit_code=7, reason="too poor"), "nightly-result", 5)
     data = api.requests[0][2]["data"]
     assert (data["exit-code"], data["accuracy"]) == ("7", "0.75")
     assert "last-success" not in data
@@ -145,7 +146,7 @@ def test_a_model_that_is_too_poor_is_reported_with_its_accuracy(api):
     ],
 )
 def test_the_event(api, ended, kind, reason, message):
-    cluster.record_event(ended, "nightly-1", 5)
+    result.record_event(ended, "nightly-1", 5)
     assert [request[:2] for request in api.requests] == [("GET", "team/rayjobs/nightly-1"), ("POST", "team/events")]
     event = api.requests[1][2]
     assert event["involvedObject"] == {
@@ -161,7 +162,7 @@ def test_the_event(api, ended, kind, reason, message):
 
 
 def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "short_of_memory", lambda: ["by-the-kernel"])
+    monkeypatch.setattr(cluster, "short_of_memory", lambda: ["by-the-kernel"])
     monkeypatch.setenv("RAY_CLUSTER_NAME", "nightly-1-abc")
     killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
     api.items = [
@@ -170,11 +171,11 @@ def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
         pod("well", {"state": {"running": {}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}),
         {"metadata": {"name": "waiting"}, "status": {}},
     ]
-    assert cluster.killed_for_memory(CONFIG, 5) == ["now", "before"]
+    assert result.killed_for_memory(CONFIG, 5) == ["now", "before"]
     assert api.requests[0][1] == "team/pods?labelSelector=ray.io/cluster%3Dnightly-1-abc"
     api.items = api.items[2:]
-    assert cluster.killed_for_memory(CONFIG, 5) == ["by-the-kernel"]
-    assert cluster.killed_for_memory(JobConfig(), 5) == []
+    assert result.killed_for_memory(CONFIG, 5) == ["by-the-kernel"]
+    assert result.killed_for_memory(JobConfig(), 5) == []
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
 def test_the_kernel_counts_what_it_killed_for_memory(tmp_path, file, content, kills):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
-    assert ray_cluster.kills_for_memory(tmp_path) == kills
+    assert cluster.kills_for_memory(tmp_path) == kills
 
 
 def pod(name: str, status: dict) -> dict:
@@ -199,7 +200,7 @@ def pod(name: str, status: dict) -> dict:
 
 def test_an_api_server_that_is_busy_is_asked_again(api):
     api.codes = [503, 429]
-    cluster.check(CONFIG)
+    result.check(CONFIG)
     assert [request[1] for request in api.requests] == 3 * ["team/configmaps/nightly-result"] + [
         "team/rayjobs/nightly-1"
     ]
@@ -223,7 +224,7 @@ FORBIDDEN = (
 def test_a_refusal_is_told_at_once(api, code, message, sentence):
     api.codes, api.message = [code], message
     with pytest.raises(UsageError, match=rf"ConfigMap nightly-result in namespace team: .*{sentence}"):
-        cluster.check(CONFIG)
+        result.check(CONFIG)
     assert len(api.requests) == 1
 
 
@@ -231,12 +232,12 @@ def test_an_api_server_that_never_answers_is_given_up(monkeypatch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(monkeypatch, tmp_path, silent.getsockname()[1])
         with pytest.raises(DeliveryError, match="ConfigMap nightly-result"):
-            cluster.write_result(outcome(), "nightly-result", 0.5)
+            result.write_result(outcome(), "nightly-result", 0.5)
 
 
 def test_outside_of_kubernetes_it_is_refused_beforehand(monkeypatch, tmp_path):
     use(monkeypatch, tmp_path, 1)
     (tmp_path / "kubeconfig").unlink()
     with pytest.raises(UsageError, match="--kubernetes-result, --kubernetes-rayjob: this is no pod"):
-        cluster.check(CONFIG)
-    cluster.check(JobConfig())
+        result.check(CONFIG)
+    result.check(JobConfig())

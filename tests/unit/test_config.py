@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
-
-from job import cli, sources
-from job.config import EvaluateConfig, JobConfig
-from job.errors import UsageError
+from mnist_job.cli import main
+from mnist_job.config import sources
+from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.errors import UsageError
 
 
 def load(flags=None, environment=None, file=None, settings=JobConfig):
@@ -107,7 +107,7 @@ def test_evaluate_needs_a_model():
 
 
 def test_the_printed_configuration_reads_back(tmp_path, capsys):
-    assert cli.main(["config", "--epochs", "3", "--hidden-layers", "7,5", "--min-accuracy", "0.5"]) == 0
+    assert main.main(["config", "--epochs", "3", "--hidden-layers", "7,5", "--min-accuracy", "0.5"]) == 0
     printed = capsys.readouterr().out
     file = tmp_path / "job.yaml"
     file.write_text(printed)
@@ -133,7 +133,7 @@ def test_the_hash_changes_with_what_can_change_the_model_and_with_nothing_else()
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, arguments, name):
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert any(name in line for line in lines)
     assert all(line.startswith("mnist-job: ") for line in lines)

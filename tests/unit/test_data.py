@@ -12,10 +12,10 @@ import numpy as np
 import pooch
 import pytest
 import sklearn.datasets
-
-from job import cli, data, datasets, verify
-from job.config import JobConfig
-from job.errors import DataError
+from mnist_job.cli import main
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset, sources, verify
+from mnist_job.errors import DataError
 
 TRAIN = 60_000
 PIXELS = TRAIN * 28 * 28
@@ -23,7 +23,9 @@ PIXELS = TRAIN * 28 * 28
 
 def training(path, **settings):
     """What a worker loads, split as the notebook splits it unless told otherwise."""
-    return data.load_training(JobConfig(**{"data": str(path), "batch_size": 8, "validation_split": "tail"} | settings))
+    return dataset.load_training(
+        JobConfig(**{"data": str(path), "batch_size": 8, "validation_split": "tail"} | settings)
+    )
 
 
 def test_the_tail_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays):
@@ -50,7 +52,7 @@ def test_any_dtype_and_memory_order_of_whole_pixels_gives_the_same_uint8(tmp_pat
 def test_any_image_shape(npz, shape):
     random = np.random.default_rng(0)
     x = {part: random.integers(1, 256, (n, *shape), dtype=np.uint8) for part, n in (("x_train", 100), ("x_test", 30))}
-    summary = data.check(JobConfig(data=str(npz(**x)), batch_size=8))
+    summary = dataset.check(JobConfig(data=str(npz(**x)), batch_size=8))
     assert summary.image_shape == shape
     assert (summary.train, summary.validation, summary.test, summary.classes) == (80, 20, 30, 3)
 
@@ -61,7 +63,7 @@ def test_labels_may_stand_in_a_column(npz, arrays):
 
 def test_digits_are_those_of_scikit_learn():
     bunch = sklearn.datasets.load_digits()
-    split, test = training("digits"), data.load_test("digits")
+    split, test = training("digits"), dataset.load_test("digits")
     images = np.concatenate([split.train.images, split.validation.images, test.images])
     labels = np.concatenate([split.train.labels, split.validation.labels, test.labels])
     assert np.array_equal(images, bunch.images)
@@ -151,7 +153,7 @@ def refusal(capsys, path, *flags) -> str:
     """The line that the program prints for this data set, which it must refuse with exit code 3."""
     folder = Path(path).parent
     before = sorted(folder.iterdir())
-    assert cli.main(["run", "--data", str(path), "--output", str(folder / "out"), *flags]) == 3
+    assert main.main(["run", "--data", str(path), "--output", str(folder / "out"), *flags]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert sorted(folder.iterdir()) == before
     return line
@@ -189,9 +191,9 @@ def test_a_tail_with_classes_that_training_lacks_is_refused(npz, arrays, capsys)
 
 def test_classes_without_any_image_are_told_by_their_numbers(npz, arrays, tmp_path, capsys):
     path = npz(y_train=arrays["y_train"] * 7 + 1, y_test=arrays["y_test"] * 7 + 1)  # 1, 8, 15
-    assert data.check(JobConfig(data=str(path), batch_size=8)).absent == [0, *range(2, 8), *range(9, 15)]
+    assert dataset.check(JobConfig(data=str(path), batch_size=8)).absent == [0, *range(2, 8), *range(9, 15)]
     flags = ["--output", str(tmp_path / "out"), "--address", "127.0.0.1:9"]  # where nothing listens
-    assert cli.main(["run", "--data", str(path), *flags]) == 4
+    assert main.main(["run", "--data", str(path), *flags]) == 4
     told = "".join(capsys.readouterr())
     assert "there is no image of classes 0, 2, 3, 4, 5, 6, 7, 9, 10, 11 and 3 more" in told
 
@@ -204,11 +206,11 @@ def own_validation(npz):
 
 def test_a_validation_part_of_the_file_s_own_is_used_and_nothing_is_split_off(own_validation, arrays):
     config = JobConfig(data=str(own_validation), batch_size=8)
-    training = data.load_training(config)
+    training = dataset.load_training(config)
     assert np.array_equal(training.train.images, arrays["x_train"])
     assert (training.validation.images == 7).all()
     assert np.array_equal(training.validation.labels, np.arange(9) % 3)
-    summary = data.check(config)
+    summary = dataset.check(config)
     assert (summary.train, summary.validation) == (100, 9)
     assert summary.holdout == {"validation_fraction": None, "validation_split": None}
 
@@ -217,7 +219,7 @@ def test_a_validation_part_of_the_file_s_own_is_used_and_nothing_is_split_off(ow
     "flags", [("--validation-fraction", "0.2"), ("--validation-split", "stratified")], ids=["fraction", "split"]
 )
 def test_a_split_beside_a_validation_part_of_the_file_s_own_is_refused(own_validation, capsys, flags):
-    assert cli.main(["run", "--data", str(own_validation), *flags]) == 2
+    assert main.main(["run", "--data", str(own_validation), *flags]) == 2
     assert f"{' '.join(flags)}: {own_validation} holds a validation part of its own" in capsys.readouterr().err
 
 
@@ -237,7 +239,7 @@ REPLACEMENTS = {
 @pytest.mark.parametrize("replaced", REPLACEMENTS)
 def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, arrays, replaced):
     config = JobConfig(data=str(npz()), batch_size=8)
-    facts = data.check(config).training_facts
+    facts = dataset.check(config).training_facts
     assert verify.load_training(config, facts).facts == facts
     name, change, difference = REPLACEMENTS[replaced]
     npz(**{array: change(arrays[array]) for array in ("x_train", "y_train") if name in ("both", array)})
@@ -249,7 +251,7 @@ def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, a
 
 def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz, arrays):
     config = JobConfig(data=str(npz()), batch_size=8, validation_split="tail")
-    facts = data.check(config).training_facts
+    facts = dataset.check(config).training_facts
     npz(x_val=arrays["x_test"], y_val=arrays["y_test"])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: --validation-split tail"):
         verify.load_training(config, facts)
@@ -260,8 +262,8 @@ def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz
 
 def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
     source = str(npz())
-    facts = data.test_facts(data.load_test(source))
-    assert facts == data.check(JobConfig(data=source, batch_size=8)).test_facts
+    facts = dataset.test_facts(dataset.load_test(source))
+    assert facts == dataset.check(JobConfig(data=source, batch_size=8)).test_facts
     assert len(verify.load_test(source, facts)) == 30
     npz(x_test=arrays["x_test"][::-1])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*SHA-256 "):
@@ -270,7 +272,7 @@ def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
 
 def test_credentials_in_an_address_are_not_told():
     with pytest.raises(DataError) as refusal:
-        data.load_test("nowhere://KEY:SECRET@bucket/data.npz?endpoint_override=x&token=SECRET")
+        dataset.load_test("nowhere://KEY:SECRET@bucket/data.npz?endpoint_override=x&token=SECRET")
     assert str(refusal.value).startswith("nowhere://bucket/data.npz: cannot be read: ")
     assert "SECRET" not in str(refusal.value)
 
@@ -285,7 +287,7 @@ def test_an_unreadable_place_is_refused(tmp_path, capsys):
 
 
 def test_an_unknown_uri_is_refused(capsys):
-    assert cli.main(["run", "--data", "nowhere://data.npz"]) == 3
+    assert main.main(["run", "--data", "nowhere://data.npz"]) == 3
     assert "nowhere://data.npz: cannot be read" in capsys.readouterr().err
 
 
@@ -345,8 +347,8 @@ def server(tmp_path):
 def test_mnist_is_downloaded_once_checked_and_cached_where_keras_does(server, npz, tmp_path, monkeypatch):
     path = npz()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(datasets, "MNIST_URL", f"{server.url}/data.npz")
-    monkeypatch.setattr(datasets, "MNIST_SHA256", pooch.file_hash(str(path)))
+    monkeypatch.setattr(sources, "MNIST_URL", f"{server.url}/data.npz")
+    monkeypatch.setattr(sources, "MNIST_SHA256", pooch.file_hash(str(path)))
     assert len(training("mnist").train) == 80
     assert (tmp_path / "keras/datasets/mnist.npz").read_bytes() == path.read_bytes()
     assert len(training("mnist").train) == 80
@@ -356,8 +358,8 @@ def test_mnist_is_downloaded_once_checked_and_cached_where_keras_does(server, np
 def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server, npz, tmp_path, monkeypatch, capsys):
     npz()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(datasets, "MNIST_URL", f"{server.url}/data.npz")
-    assert cli.main(["run", "--data", "mnist"]) == 3
+    monkeypatch.setattr(sources, "MNIST_URL", f"{server.url}/data.npz")
+    assert main.main(["run", "--data", "mnist"]) == 3
     assert "mnist: cannot be downloaded" in capsys.readouterr().err
     assert list((tmp_path / "keras/datasets").iterdir()) == []
 
@@ -374,6 +376,6 @@ def test_another_file_in_the_place_of_mnist_is_refused_and_stays(tmp_path, monke
 
 def test_mnist_without_a_network_says_what_to_do_instead(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(datasets, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
+    monkeypatch.setattr(sources, "MNIST_URL", "http://127.0.0.1:9/mnist.npz")
     with pytest.raises(DataError, match="--data digits"):
         training("mnist")

@@ -8,10 +8,11 @@ import sys
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset
+from mnist_job.errors import DataError, UsageError
+from mnist_job.system import environment
 
-from job import data, environment
-from job.config import JobConfig
-from job.errors import DataError, UsageError
 from tests.proxy import Proxy
 
 
@@ -140,5 +141,5 @@ def test_a_download_goes_through_the_proxy(tmp_path):
         os.environ.update({"https_proxy": proxy.url, "KERAS_HOME": str(tmp_path)})
         environment.pin()
         with pytest.raises(DataError, match="cannot be downloaded"):
-            data.check(JobConfig(data="mnist"))
+            dataset.check(JobConfig(data="mnist"))
     assert proxy.requests == ["CONNECT storage.googleapis.com:443 HTTP/1.0"]

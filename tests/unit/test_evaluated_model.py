@@ -3,20 +3,20 @@
 import hashlib
 
 import pytest
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset
+from mnist_job.errors import EvaluationError
+from mnist_job.evaluation.task import _Process
+from mnist_job.models import reference
+from mnist_job.storage.files import File
 from pyarrow import fs
 
-from job import data, model
-from job.config import JobConfig
-from job.errors import EvaluationError
-from job.evaluation import _Process
-from job.storage import File
-
-DIGITS = data.test_facts(data.load_test("digits"))
+DIGITS = dataset.test_facts(dataset.load_test("digits"))
 
 
 @pytest.fixture
 def saved(tmp_path) -> File:
-    network = model.build((8, 8), 10, 16, ())
+    network = reference.build((8, 8), 10, 16, ())
     network.save(tmp_path / "model.keras")
     return File(fs.LocalFileSystem(), str(tmp_path / "model.keras"))
 

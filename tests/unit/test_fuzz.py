@@ -10,11 +10,11 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mnist_job.config import sources
+from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.data import dataset
+from mnist_job.errors import DataError, UsageError
 from numpy.lib import format as npy_format
-
-from job import data, sources
-from job.config import EvaluateConfig, JobConfig
-from job.errors import DataError, UsageError
 
 # The same examples each time: a failure in CI is a failure here. `--hypothesis-seed` tries others.
 many = settings(
@@ -98,7 +98,7 @@ def intact() -> bytes:
 
 def checked_or_refused(file: Path) -> None:
     try:
-        summary = data.check(JobConfig(data=str(file), batch_size=4))
+        summary = dataset.check(JobConfig(data=str(file), batch_size=4))
     except DataError as error:
         assert re.search(r"data\.npz", str(error)), error  # which file
     else:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from job.journal import End, Epoch, Progress, _Entries
+from mnist_job.distributed.journal import End, Epoch, Progress, _Entries
 
 EPOCH = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5)
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from mnist_job.cli.main import main
+from mnist_job.kubernetes import logs
 
-from job import pod_logs
-from job.cli import main
 from tests.conftest import start, wait_for
 from tests.unit.test_cluster import use
 
@@ -170,7 +170,7 @@ def test_no_such_job(cluster, capsys):
 
 
 def test_no_cluster(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("job.kubernetes_commands.ASK_SECONDS", 0.1)
+    monkeypatch.setattr("mnist_job.kubernetes.commands.ASK_SECONDS", 0.1)
     use(monkeypatch, tmp_path, 1)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     assert main(["status"]) == 4
@@ -406,7 +406,7 @@ RESULT = {"rayjob": NAME, "exit-code": "0", "accuracy": "0.98", "loss": "0.06", 
     ],
 )
 def test_waiting_ends_with_the_job_s_own_exit_code(cluster, capsys, monkeypatch, phase, status, result, code, line):
-    monkeypatch.setattr("job.submit.install", lambda *_: None)
+    monkeypatch.setattr("mnist_job.kubernetes.submit.install", lambda *_: None)
     cluster.has(rayjob(phase, **status))
     cluster.result(**result)
     if code == 4:
@@ -439,7 +439,7 @@ def test_cancel_and_submit_again(cluster, capsys, monkeypatch):
     assert "cancelled; the same `submit` goes on from its last epoch" in told(capsys)[0]
     cluster.has(rayjob("Suspended", suspend=True))
     assert state(capsys)["phase"] == "Cancelled"
-    monkeypatch.setattr("job.submit.install", lambda *_: None)
+    monkeypatch.setattr("mnist_job.kubernetes.submit.install", lambda *_: None)
     assert main(["submit", "--name", "nightly", "-o", "json"]) == 0
     assert json.loads(told(capsys)[0])["action"] == "resumed"
     path = f"{RAYJOBS}/{NAME}"
@@ -539,7 +539,7 @@ def test_colours_tell_pods_apart(cluster, capsys, monkeypatch):
     assert main(["logs", "nightly"]) == 0
     head, worker = told(capsys)[0].splitlines()
     assert head.split(NAME)[0] != worker.split(NAME)[0]
-    assert len(set(pod_logs.COLOURS)) == len(pod_logs.COLOURS) >= 8
+    assert len(set(logs.COLOURS)) == len(logs.COLOURS) >= 8
     monkeypatch.setenv("NO_COLOR", "1")
     assert main(["logs", "nightly"]) == 0
     assert "\x1b[3" not in told(capsys)[0]

@@ -3,7 +3,7 @@ import sys
 
 PROGRAM = """
 import importlib.util, sys
-from job.lean import needless_hidden
+from mnist_job.system.lean import needless_hidden
 with needless_hidden():
     import keras
 assert not {"matplotlib", "matplotlib.pyplot", "sklearn"} & set(sys.modules), sorted(sys.modules)

@@ -11,14 +11,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from mnist_job import bounds
+from mnist_job.config.settings import JobConfig
+from mnist_job.errors import UsageError
+from mnist_job.results import earlier
+from mnist_job.results.earlier import Record
+from mnist_job.storage import files
+from mnist_job.storage.folder import RECORD, RunFolder
+from mnist_job.storage.lease import Lease
 from pyarrow import fs
 
-from job import policy, state, storage
-from job.config import JobConfig
-from job.errors import UsageError
-from job.folder import RECORD, RunFolder
-from job.lease import Lease
-from job.state import Record
 from tests.conftest import WAIT_SECONDS
 from tests.store import LATER, RUN
 
@@ -36,8 +38,8 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Leases are renewed often, and looked at often; they last as long as ever."""
-    monkeypatch.setattr(policy, "LEASE_RENEWAL_SECONDS", 0.02)
-    monkeypatch.setattr(policy, "LEASE_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(bounds, "LEASE_RENEWAL_SECONDS", 0.02)
+    monkeypatch.setattr(bounds, "LEASE_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture(params=["s3", "disk"])
@@ -50,7 +52,7 @@ def output(request, tmp_path) -> str:
 
 
 def begin(folder: RunFolder, run: str) -> None:
-    state.settle(folder, MINE, run, force=False, dry_run=False)
+    earlier.settle(folder, MINE, run, force=False, dry_run=False)
     checkpoint = f"{folder.checkpoints}/0000001-{run}"
     folder.filesystem.create_dir(checkpoint, recursive=True)
     folder.write(f"checkpoints/0000001-{run}/model.keras", b"weights")
@@ -77,7 +79,7 @@ def test_a_second_run_is_refused_and_touches_nothing_of_the_first(output, dry_ru
 
 
 def test_nothing_of_it_stays(output):
-    filesystem, path = storage.resolve(output)
+    filesystem, path = files.resolve(output)
     for dry_run in (True, False):
         with RunFolder.opened(output, "job", RUN, dry_run=dry_run):
             pass
@@ -97,7 +99,7 @@ def killed(output: str, keep: Path) -> None:
 def test_a_run_goes_on_where_another_was_killed_when_that_ones_lease_is_over(tmp_path, monkeypatch):
     output = f"store://{tmp_path}/out"
     killed(output, tmp_path / "kept")
-    monkeypatch.setattr(policy, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(bounds, "LEASE_SECONDS", 0.1)
     with RunFolder.opened(output, "job", LATER) as folder:
         assert folder.has_checkpoints()
         assert [path.name for path in Path(folder.work, "lease").iterdir()] == [f"{LATER}.held"]
@@ -127,14 +129,14 @@ def test_a_run_that_was_taken_over_ends_with_a_sentence_and_removes_nothing(outp
         for _ in range(10 * WAIT_SECONDS):  # a signal right before a wait is heard only after it
             threading.Event().wait(0.1)
         pytest.fail("was not told")
-    filesystem, path = storage.resolve(output)
+    filesystem, path = files.resolve(output)
     names = [entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(f"{path}/.job/lease"))]
     assert names == [f"{LATER}.held"]
     assert filesystem.get_file_info(f"{path}/.job/checkpoints").type == fs.FileType.Directory
 
 
 def test_a_run_that_was_taken_over_publishes_nothing(output, monkeypatch):
-    monkeypatch.setattr(policy, "LEASE_RENEWAL_SECONDS", WAIT_SECONDS)  # it does not come to look before
+    monkeypatch.setattr(bounds, "LEASE_RENEWAL_SECONDS", WAIT_SECONDS)  # it does not come to look before
     with RunFolder.opened(output, "job", RUN) as folder, ExitStack() as stack:
         folder.filesystem.delete_file(f"{folder.work}/lease/{RUN}.held")
         stack.enter_context(pytest.raises(UsageError, match="took over while this one did not run"))
@@ -144,7 +146,7 @@ def test_a_run_that_was_taken_over_publishes_nothing(output, monkeypatch):
 
 def test_of_runs_that_start_at_once_only_one_goes_on(output):
     """The earliest; the others are refused."""
-    filesystem, path = storage.resolve(output)
+    filesystem, path = files.resolve(output)
     runs = [f"20260101T000000Z-000{number}" for number in range(3)]
     together, refused = threading.Barrier(len(runs)), threading.Semaphore(0)
     at_work: list[str] = []

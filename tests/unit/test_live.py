@@ -3,9 +3,9 @@
 import queue
 import threading
 
-from job import live
-from job.config import JobConfig
-from job.journal import Progress
+from mnist_job.config.settings import JobConfig
+from mnist_job.distributed.journal import Progress
+from mnist_job.training import live
 
 PROGRESS = Progress(2, 5, 10, 0.5, 1000.0, 60.0)
 SHOWN = {

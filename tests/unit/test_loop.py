@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from mnist_job.config.settings import JobConfig
+from mnist_job.data.dataset import Split
+from mnist_job.distributed.journal import Progress
+from mnist_job.models import reference
+from mnist_job.training import live, loop
+from mnist_job.training.batches import ResidentBatches, Share
+from mnist_job.training.optimizer import Adam
 from tensorflow.python.framework import kernels
-
-from job import live, loop, model
-from job.batches import ResidentBatches, Share
-from job.config import JobConfig
-from job.data import Split
-from job.journal import Progress
-from job.optimizer import Adam
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -28,7 +28,7 @@ def split() -> Split:
 
 def build(split: Split, batch: int = BATCH):
     keras.utils.set_random_seed(0)
-    network = model.build((4, 5), CLASSES, 255, (6,))
+    network = reference.build((4, 5), CLASSES, 255, (6,))
     optimizer = Adam(1e-2)
     optimizer.build(network.trainable_variables)
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)

@@ -6,12 +6,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-
-from job import model
+from mnist_job.models import reference
 
 
 def test_it_is_the_notebooks_network():
-    network = model.build((28, 28), 10, 255, (128, 64))
+    network = reference.build((28, 28), 10, 255, (128, 64))
     dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
     assert [(layer.units, layer.activation.__name__) for layer in dense] == [
         (128, "relu"),
@@ -23,7 +22,7 @@ def test_it_is_the_notebooks_network():
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 5, 3)])
 def test_it_takes_raw_images_and_gives_probabilities(shape):
-    network = model.build(shape, 3, 16, (5,))
+    network = reference.build(shape, 3, 16, (5,))
     images = np.random.default_rng(0).integers(0, 17, (7, *shape), dtype=np.uint8)
     probabilities = network.predict_on_batch(images)
     assert probabilities.shape == (7, 3)
@@ -33,11 +32,11 @@ def test_it_takes_raw_images_and_gives_probabilities(shape):
 
 
 def test_without_hidden_layers_it_is_a_linear_classifier():
-    assert model.build((8, 8), 3, 16, ()).count_params() == 64 * 3 + 3
+    assert reference.build((8, 8), 3, 16, ()).count_params() == 64 * 3 + 3
 
 
 def test_it_loads_in_plain_keras_without_this_package(tmp_path):
-    model.build((8, 8), 3, 16, (5,)).save(tmp_path / "model.keras")
+    reference.build((8, 8), 3, 16, (5,)).save(tmp_path / "model.keras")
     script = (
         "import keras, sys, numpy as np\n"
         "network = keras.saving.load_model(sys.argv[1])\n"

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mnist_job.cli.main import main
+from mnist_job.config.settings import JobConfig
+from mnist_job.errors import DataError, DeliveryError, UsageError
+from mnist_job.results import earlier
+from mnist_job.results.earlier import Record
+from mnist_job.results.outcome import Identity
+from mnist_job.storage import claim, owned
+from mnist_job.storage.folder import LOCK, OUTCOME, RECORD, RunFolder
+from mnist_job.storage.owned import MARKER, Mark
 from pyarrow import fs
 
-from job import claim, owned, state
-from job.cli import main
-from job.config import JobConfig
-from job.errors import DataError, DeliveryError, UsageError
-from job.folder import LOCK, OUTCOME, RECORD, RunFolder
-from job.outcome import Identity
-from job.owned import MARKER, Mark
-from job.state import Record
 from tests.store import LATER, RUN
 from tests.unit.test_metrics import outcome
 
@@ -52,7 +53,7 @@ def leave_result(output: str) -> None:
 
 def leave_unfinished(output: str) -> None:
     with RunFolder.opened(output, NAME, RUN) as folder:
-        state.settle(folder, MINE, RUN, force=True, dry_run=False)
+        earlier.settle(folder, MINE, RUN, force=True, dry_run=False)
         checkpoint = f"{folder.checkpoints}/0000001-{RUN}"
         folder.filesystem.create_dir(checkpoint, recursive=True)
         folder.write(f"checkpoints/0000001-{RUN}/model.keras", b"weights")
@@ -67,12 +68,12 @@ def leave_nothing(_: str) -> None:
 
 def ends_dry(output: str) -> None:
     with RunFolder.opened(output, NAME, LATER, dry_run=True) as folder:
-        state.settle(folder, MINE, LATER, force=False, dry_run=True)
+        earlier.settle(folder, MINE, LATER, force=False, dry_run=True)
 
 
 def ends_dry_with_force(output: str) -> None:
     with RunFolder.opened(output, NAME, LATER, dry_run=True, replaces=True) as folder:
-        state.settle(folder, MINE, LATER, force=True, dry_run=True)
+        earlier.settle(folder, MINE, LATER, force=True, dry_run=True)
 
 
 def ends_with_bad_data(output: str) -> None:
@@ -82,19 +83,19 @@ def ends_with_bad_data(output: str) -> None:
 
 def ends_well(output: str) -> None:
     with RunFolder.opened(output, NAME, LATER) as folder:
-        if state.settle(folder, MINE, LATER, force=False, dry_run=False) is None:
+        if earlier.settle(folder, MINE, LATER, force=False, dry_run=False) is None:
             publish(folder)
 
 
 def ends_well_with_force(output: str) -> None:
     with RunFolder.opened(output, NAME, LATER, replaces=True) as folder:
-        state.settle(folder, MINE, LATER, force=True, dry_run=False)
+        earlier.settle(folder, MINE, LATER, force=True, dry_run=False)
         publish(folder)
 
 
 def is_evaluation(output: str) -> None:
     with RunFolder.opened(output, NAME, LATER, replaces=True) as folder:
-        state.check_for_evaluation(folder)
+        earlier.check_for_evaluation(folder)
         publish(folder)
 
 
@@ -194,7 +195,7 @@ def is_empty(path: str, tree: dict[str, object]) -> bool:
 @pytest.mark.parametrize("name", ["git", "venv", "ssh", NAME])
 def test_a_folder_of_somebody_else_is_refused_at_once(tmp_path, monkeypatch, capsys, command, flags, name):
     """The issue's command lines; were they not refused, the data would be looked for, in vain."""
-    importlib.import_module("job.pipeline")  # here, since matplotlib fills its cache in HOME
+    importlib.import_module("mnist_job.pipeline.job")  # here, since matplotlib fills its cache in HOME
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for folder in (".git", ".venv/bin", ".ssh", NAME):

@@ -1,7 +1,6 @@
 import pytest
-
-from job import phases
-from job.phases import Clock
+from mnist_job import phases
+from mnist_job.phases import Clock
 
 
 @pytest.fixture

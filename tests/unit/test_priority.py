@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mnist_job.config.settings import EvaluateConfig
+from mnist_job.data import dataset
+from mnist_job.errors import EvaluationError
+from mnist_job.evaluation import task
+from mnist_job.storage.files import File
+from mnist_job.system import priority
 from pyarrow import fs
-
-from job import data, evaluation, priority
-from job.config import EvaluateConfig
-from job.errors import EvaluationError
-from job.storage import File
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads that yield")
 # Where the user who runs the tests may let a thread stop yielding (sched(7)).
@@ -84,10 +85,10 @@ def test_the_early_import_takes_its_share_when_the_evaluation_is_asked_for(npz, 
             time.sleep(0.001)
         seen.append(scheduler(0))
 
-    monkeypatch.setattr(evaluation, "_import_keras", slow_import)
+    monkeypatch.setattr(task, "_import_keras", slow_import)
     config = EvaluateConfig(data=str(npz()), model="none.keras", verbose=True)
-    process = evaluation._Process(config, early=True)
-    facts = data.test_facts(data.load_test(config.data))
+    process = task._Process(config, early=True)
+    facts = dataset.test_facts(dataset.load_test(config.data))
     with pytest.raises(EvaluationError, match=r"^none\.keras: cannot be read"):
         process.evaluate(File(fs.LocalFileSystem(), "/none.keras"), facts, None)
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER]

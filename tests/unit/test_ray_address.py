@@ -3,11 +3,10 @@
 import resource
 
 import pytest
-
-from job import ray_address
-from job.config import JobConfig
-from job.errors import UsageError
-from job.ray_address import Address
+from mnist_job.config.settings import JobConfig
+from mnist_job.distributed import addresses
+from mnist_job.distributed.addresses import Address
+from mnist_job.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -26,12 +25,12 @@ def test_the_address_and_where_it_was_written(monkeypatch, setting, variable, ad
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
-    assert ray_address.of(JobConfig(address=setting)) == address
+    assert addresses.of(JobConfig(address=setting)) == address
 
 
 @pytest.mark.parametrize("value", ["local", "auto", "ray-head:6379", "192.0.2.1:1", "[fd00::2]:6379"])
 def test_an_address_that_can_be_one(value):
-    ray_address.check_form(Address(value, "--address"))
+    addresses.check_form(Address(value, "--address"))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_an_address_that_can_be_one(value):
 @pytest.mark.parametrize("name", ["--address", "RAY_ADDRESS"])
 def test_an_address_of_another_kind_is_refused_with_the_one_that_is_wanted(name, value, sentence):
     with pytest.raises(UsageError) as refused:
-        ray_address.check_form(Address(value, name))
+        addresses.check_form(Address(value, name))
     assert str(refused.value).startswith(f"{name} {value}: {sentence}")
     assert "give the address of the cluster's head as HOST:PORT" in str(refused.value)
 
@@ -64,7 +63,7 @@ LOCAL = Address("local", "--address")
     ],
 )
 def test_a_machine_that_is_too_busy_blames_no_address(error):
-    told = str(ray_address.refusal(LOCAL, error))
+    told = str(addresses.refusal(LOCAL, error))
     assert told.startswith("a Ray of its own cannot be started: it was not ready in time")
     assert "is the machine too busy? start again later" in told
     assert "--address" not in told
@@ -72,6 +71,6 @@ def test_a_machine_that_is_too_busy_blames_no_address(error):
 
 def test_a_limit_on_addresses_is_named(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4 * 2**30, 4 * 2**30))
-    told = str(ray_address.refusal(LOCAL, Exception("The current node timed out during startup.")))
+    told = str(addresses.refusal(LOCAL, Exception("The current node timed out during startup.")))
     assert "its processes may have 4.0 GiB of addresses each (`ulimit -v`)" in told
     assert "`ulimit -v unlimited`" in told

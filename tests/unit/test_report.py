@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mnist_job.cli import main
+from mnist_job.config import sources
+from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.distributed.journal import Epoch
+from mnist_job.evaluation.measures import Answers, Evaluation, measure
+from mnist_job.evaluation.mistakes import most_confident
+from mnist_job.phases import PHASES
+from mnist_job.pipeline import job
+from mnist_job.report import page as report
+from mnist_job.report import plots
+from mnist_job.results.outcome import Identity, Outcome, TrainingRecord
 
-from job import cli, pipeline, plots, report, sources
-from job.config import EvaluateConfig, JobConfig
-from job.journal import Epoch
-from job.measures import Answers, Evaluation, measure
-from job.mistakes import most_confident
-from job.outcome import Identity, Outcome, TrainingRecord
-from job.phases import PHASES
 from tests.unit.test_metrics import failed, outcome
 
 VOID = {"meta", "img", "br"}
@@ -268,8 +272,8 @@ def parsed(words: list[str], monkeypatch) -> JobConfig | EvaluateConfig:
     taken = []
     with monkeypatch.context() as patch:
         for name in ("run", "evaluate"):
-            patch.setattr(pipeline, name, lambda config, *_, **__: taken.append(config))
-        assert cli.main(words[1:]) == 0
+            patch.setattr(job, name, lambda config, *_, **__: taken.append(config))
+        assert main.main(words[1:]) == 0
     return taken[0]
 
 

@@ -6,13 +6,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from mnist_job.cli import main
+from mnist_job.errors import EvaluationError, UsageError
+from mnist_job.evaluation.task import predict
+from mnist_job.models import reference, saved_model
+from mnist_job.models.saved_model import BATCH
+from mnist_job.storage.files import File
 from pyarrow import fs
-
-from job import cli, model, saved_model
-from job.errors import EvaluationError, UsageError
-from job.evaluation import predict
-from job.saved_model import BATCH
-from job.storage import File
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 5), dtype=np.uint8)
 MOST = 300 - len("mnist-job: ")
@@ -33,7 +33,7 @@ def refusal(file, images=IMAGES, name="models/mine.keras") -> str:
 
 @pytest.mark.parametrize("images", [1, BATCH - 1, BATCH, 2 * BATCH + 1])
 def test_predictions_do_not_depend_on_the_batch(tmp_path, images):
-    network = model.build((4, 5), 3, 255, (6,))
+    network = reference.build((4, 5), 3, 255, (6,))
     x = np.random.default_rng(0).integers(0, 256, (images, 4, 5), dtype=np.uint8)
     expected = network.predict(x, batch_size=7, verbose=0)
     network.save(tmp_path / "model.keras")
@@ -42,7 +42,7 @@ def test_predictions_do_not_depend_on_the_batch(tmp_path, images):
 
 def test_many_classes_are_asked_in_smaller_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_model, "BATCH_VALUES", 60)
-    model.build((4, 5), 3, 255, ()).save(tmp_path / "model.keras")
+    reference.build((4, 5), 3, 255, ()).save(tmp_path / "model.keras")
     file = File(fs.LocalFileSystem(), str(tmp_path / "model.keras"))
     assert [len(batch) for batch in predict(file, IMAGES, "m", on_gpu=False)] == [20, 20]
 
@@ -158,7 +158,7 @@ def test_these_are_refused(tmp_path, kind):
 
 @pytest.fixture
 def saved(tmp_path):
-    model.build((4, 5), 3, 255, (6,)).save(tmp_path / "model.keras")
+    reference.build((4, 5), 3, 255, (6,)).save(tmp_path / "model.keras")
     return tmp_path / "model.keras"
 
 
@@ -231,7 +231,7 @@ def test_the_end_of_a_long_path_is_told(saved):
 def test_a_place_without_a_model_is_refused_by_its_own_name(tmp_path, monkeypatch, capsys, place, reason):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.keras").mkdir()
-    assert cli.main(["evaluate", "--model", place, "--data", "digits"]) == 2
+    assert main.main(["evaluate", "--model", place, "--data", "digits"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mnist-job: --model {place.replace('KEY:SECRET@', '').partition('?')[0]}: {reason}")
     assert "SECRET" not in line

@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from mnist_job.config.settings import JobConfig
+from mnist_job.errors import UsageError
+from mnist_job.results import earlier
+from mnist_job.results.earlier import Record
+from mnist_job.results.outcome import Identity
+from mnist_job.storage.folder import OUTCOME, RunFolder
 
-from job import state
-from job.config import JobConfig
-from job.errors import UsageError
-from job.folder import OUTCOME, RunFolder
-from job.outcome import Identity
-from job.state import Record
 from tests.store import RUN
 from tests.unit.test_metrics import outcome
 
@@ -22,7 +22,7 @@ def record(sha256: str = "ab", **changes) -> Record:
 
 
 def settle(folder: RunFolder, mine: Record, run: str = "2", *, force: bool = False, dry_run: bool = False):
-    return state.settle(folder, mine, run, force=force, dry_run=dry_run)
+    return earlier.settle(folder, mine, run, force=force, dry_run=dry_run)
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from tests.unit.test_metrics import values
 PRELUDE = """
 import os, signal, subprocess, sys, time, warnings
 from job import cli, supervisor
-from job.config import JobConfig
-from job.errors import DataError
-from job.fork import tell
-from job.log import Log
+from mnist_job.config.settings import JobConfig
+from mnist_job.errors import DataError
+from mnist_job.system.fork import tell
+from mnist_job.log import Log
 
 def ready(*words):
     print("ready", os.getpid(), os.environ["TMPDIR"], *words, flush=True)
@@ -220,7 +220,7 @@ def test_a_driver_ends_with_its_parent_and_the_next_run_clears_up(tmp_path, befo
 
 
 def test_a_terminal_gets_its_cursor_back(tmp_path):
-    work = "from job.progress import Display\nwith Display(log).stage('training', 3):\n    os.abort()"
+    work = "from mnist_job.pipeline.display import Display\nwith Display(log).stage('training', 3):\n    os.abort()"
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm"}
     subprocess.run(program(work), cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment, check=False)

@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from job import temporary
+from mnist_job.system import temporary
 
 
 @pytest.fixture

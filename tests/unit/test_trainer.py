@@ -1,9 +1,8 @@
 """How the loss of a worker is told: one sentence, of the worker that was lost first."""
 
 import pytest
+from mnist_job.distributed.trainer import _first_cause, _own_words
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
-
-from job.trainer import _first_cause, _own_words
 
 NODES = ["head", "node-a"]
 SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging for 61.20 seconds. Marking it as dead.")
@@ -33,9 +32,9 @@ def test_a_tensorflow_error_is_told_without_the_places_in_the_program():
     message = """Graph execution error:
 
 Detected at node while/CollectiveGatherV2 defined at (most recent call last):
-  File "/opt/job/loop.py", line 149, in step
+  File "/opt/job/mnist_job/training/loop.py", line 149, in step
 
-  File "/opt/job/optimizer.py", line 29, in apply
+  File "/opt/job/mnist_job/training/optimizer.py", line 29, in apply
 
 Node: 'while/CollectiveGatherV2'
 Collective ops is aborted by: Connection reset

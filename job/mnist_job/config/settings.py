@@ -1,0 +1,246 @@
+"""Every setting of the job, declared once: type, default, bounds, help.
+
+Flags, environment variables and the YAML file are three spellings of the same field (`batch_size`: `--batch-size`,
+`MNIST_JOB_BATCH_SIZE`, `batch_size:`); `mnist_job.config.sources` reads them and puts them in that order of precedence.
+"""
+
+import hashlib
+import json
+import math
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from mnist_job.config.setting import declared, setting
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+SETTINGS_OF_BEFORE = {"validation_split": "tail"}
+"""What was so before there was a setting for it: records and outcomes of then do not name it."""
+
+
+def _name(default: str) -> Any:
+    return setting(
+        default,
+        "the job's folder below --output, and `job` in the metrics",
+        "where results go",
+        pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$",
+        max_length=63,
+    )
+
+
+def _split_commas(value: object) -> object:
+    """Flags and variables are text: `128,64` is the list that a YAML file writes as `[128, 64]`."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What `run` and `evaluate` have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    name: str = _name("mnist-job")
+    output: str = setting(
+        "runs",
+        "folder, or URI of one, below which the job's folder is written",
+        "where results go",
+        place="folder",
+        min_length=1,
+    )
+    data: str = setting(
+        "mnist",
+        "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
+        "data",
+        affects_result=True,
+        place="data set",
+        min_length=1,
+    )
+    min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", "bounds", ge=0, le=1)
+    min_recall: float | None = setting(
+        None, "fail with exit code 7 below this recall of any class of the test data", "bounds", ge=0, le=1
+    )
+    address: str | None = setting(
+        None,
+        "a Ray cluster, HOST:PORT or `auto` [default: $RAY_ADDRESS; else a Ray of its own]",
+        "where it runs",
+        min_length=1,
+    )
+    evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")
+    pushgateway_url: str | None = setting(
+        None, "push the metrics to this Pushgateway, for example http://host:9091", "where results go"
+    )
+    metrics_textfile: str | None = setting(
+        None,
+        "also write the metrics to this file, for node-exporter's textfile collector",
+        "where results go",
+        place="file",
+        pattern=r".\.prom$",
+    )
+    exporter_port: int | None = setting(
+        None,
+        "serve the metrics at this port of the Ray cluster's head, while it lives",
+        "where results go",
+        ge=1024,
+        le=65535,
+    )
+    kubernetes_result: str | None = setting(
+        None, "in a pod: write the result to this ConfigMap of the pod's namespace", "where results go", min_length=1
+    )
+    kubernetes_rayjob: str | None = setting(
+        None,
+        "in a pod: record the result as an Event on this RayJob of the pod's namespace",
+        "where results go",
+        min_length=1,
+    )
+    timeout: float | None = setting(
+        None,
+        "seconds after which the whole run ends, with the exit code of what it was doing",
+        "bounds",
+        gt=0,
+        le=31_536_000,
+    )
+    delivery_timeout: float = setting(
+        30, "seconds after which a place that does not take the result is given up", "bounds", gt=0, le=3600
+    )
+    verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks", "what it prints")
+    log_format: Literal["text", "json"] = setting(
+        "text", "how each line that it prints is written: a sentence, or a JSON object", "what it prints"
+    )
+
+    @field_validator("pushgateway_url")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an http:// or https:// URL")
+        if parts.username or parts.password:
+            raise ValueError("holds a password, which would be stored with the results; put it in front of a proxy")
+        return value
+
+    def affecting_result(self) -> dict[str, Any]:
+        """The settings that can change the trained model, JSON-ready."""
+        return self.model_dump(mode="json", include=self.fields_affecting_result())
+
+    @classmethod
+    def fields_affecting_result(cls) -> set[str]:
+        """The names of the settings that can change the trained model."""
+        return {name for name, field in cls.model_fields.items() if declared(field, "affects_result")}
+
+    def config_hash(self) -> str:
+        """The first 12 hex digits of the SHA-256 of `affecting_result()`: equal for runs that should end alike."""
+        canonical = json.dumps(self.affecting_result(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class JobConfig(Settings):
+    """Settings of `mnist-job run`. The defaults are the notebook's, with cosine decay and a stratified split."""
+
+    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
+    workers: int | str = setting(
+        2,
+        "training processes; MIN:MAX takes as many as there is room for, also later",
+        "where it runs",
+        affects_result=True,
+    )
+    batch_size: int = setting(
+        32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
+    )
+    learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
+    learning_rate_schedule: Literal["cosine", "constant"] = setting(
+        "cosine",
+        "`cosine` decays the learning rate to 0 over the run; `constant` keeps it",
+        "training",
+        affects_result=True,
+    )
+    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)] = (
+        setting(
+            (128, 64),
+            "units of each hidden layer, separated by commas",
+            "training",
+            affects_result=True,
+            max_length=100,
+        )
+    )
+    # These two are None until the data were looked at: a file may hold a validation part of its own.
+    validation_fraction: float | None = setting(
+        None,
+        "share of the training data for validation, unless the file holds x_val",
+        "data",
+        affects_result=True,
+        in_effect=0.2,
+        gt=0,
+        lt=1,
+    )
+    validation_split: Literal["stratified", "tail"] | None = setting(
+        None,
+        "`stratified` draws from each class; `tail` takes the end, as Keras does",
+        "data",
+        affects_result=True,
+        in_effect="stratified",
+    )
+    seed: int = setting(
+        0,
+        "decides the initial weights, the validation split and the order of the data",
+        "training",
+        affects_result=True,
+        ge=0,
+        lt=2**32,
+    )
+    use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
+    cpus_per_worker: float = setting(
+        1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024
+    )
+    max_failures: int = setting(
+        3, "how often training may lose workers and go on from its last epoch", "bounds", ge=0, le=1000
+    )
+    start_timeout: float = setting(300, "seconds to wait for all workers to start", "bounds", gt=0, le=86_400)
+    worker_timeout: float = setting(
+        120, "seconds without a sign of life from a worker after which it counts as lost", "bounds", gt=0, le=86_400
+    )
+
+    @field_validator("batch_size")
+    @classmethod
+    def _has_an_image_for_each_worker(cls, value: int, info: ValidationInfo) -> int:
+        most = _range(info.data.get("workers", 1))[1]
+        if value < most:
+            raise ValueError(f"is less than one image for each of {most} workers")
+        return value
+
+    @field_validator("workers", mode="plain")
+    @classmethod
+    def _is_a_number_or_a_range(cls, value: object) -> int | str:
+        match = re.fullmatch(r"\s*(\d{1,5})(?::(\d{1,5}))?\s*", str(value))
+        least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= least <= most <= 10_000:
+            raise ValueError("is neither a number of workers from 1 to 10000 nor such a range MIN:MAX")
+        return least if least == most else f"{least}:{most}"
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which there is no training."""
+        return _range(self.workers)[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers beyond which there are no more."""
+        return _range(self.workers)[1]
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Threads that TensorFlow may use in a worker: the CPUs that the worker owns, at least one."""
+        return max(1, math.floor(self.cpus_per_worker))
+
+
+class EvaluateConfig(Settings):
+    """Settings of `mnist-job evaluate`."""
+
+    name: str = _name("mnist-job-evaluation")
+    model: str = setting(
+        ..., "path or URI of a saved .keras model", "data", affects_result=True, place="file", min_length=1
+    )
+
+
+def _range(workers: int | str) -> tuple[int, int]:
+    least, _, most = str(workers).partition(":")
+    return int(least), int(most or least)

@@ -1,0 +1,176 @@
+"""Where settings come from: flags, then `MNIST_JOB_*` variables, then a YAML file, then the defaults.
+
+Each value keeps the name under which its user wrote it, so that a refusal can say `--epochs`, `MNIST_JOB_EPOCHS` or
+`job.yaml: epochs`. All faults are reported together.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from mnist_job.config.setting import declared
+from mnist_job.config.settings import SETTINGS_OF_BEFORE, EvaluateConfig, JobConfig, Settings
+from mnist_job.errors import UsageError
+from pydantic import ValidationError
+
+ENVIRONMENT_PREFIX = "MNIST_JOB_"
+# Kubernetes gives every pod such variables for each Service: one whose name starts with `mnist-job-` is no setting.
+_SERVICE_LINK = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)$")
+_KNOWN = frozenset(JobConfig.model_fields) | frozenset(EvaluateConfig.model_fields)
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class Written(NamedTuple):
+    """A value and the name under which its user wrote it."""
+
+    value: Any
+    where: str
+
+
+def flag(field: str) -> str:
+    """`batch_size` -> `--batch-size`."""
+    return "--" + field.replace("_", "-")
+
+
+def variable(field: str) -> str:
+    """`batch_size` -> `MNIST_JOB_BATCH_SIZE`."""
+    return ENVIRONMENT_PREFIX + field.upper()
+
+
+def load(
+    settings: type[SettingsT],
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: str | None,
+) -> SettingsT:
+    """The settings that the sources give together. Raises UsageError as `checked` does."""
+    faults: list[str] = []
+    return checked(settings, gathered(settings, flags, environment, file, faults), faults)
+
+
+def gathered(
+    settings: type[Settings],
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: str | None,
+    faults: list[str],
+) -> dict[str, Written]:
+    """The value of each field that a source gives, by their precedence; what is wrong with a source joins `faults`.
+
+    `flags` holds the fields given on the command line. A variable or a key of the file that is a setting of the other
+    command only is passed over, so that both can share them.
+    """
+    written: dict[str, Written] = {}
+    for source in (_from_file(file, faults), _from_environment(environment, faults)):
+        written.update((field, value) for field, value in source.items() if field in settings.model_fields)
+    written.update((field, Written(value, flag(field))) for field, value in flags.items())
+    return written
+
+
+def checked(settings: type[SettingsT], written: Mapping[str, Written], faults: Iterable[str]) -> SettingsT:
+    """The settings. Raises UsageError, a line a fault.
+
+    Those are `faults`, which are known already, values out of bounds, and settings that contradict each other.
+    """
+    found = list(faults)
+    try:
+        config = settings.model_validate({field: value.value for field, value in written.items()})
+    except ValidationError as error:
+        found += _sentences(error, written)
+    if found:
+        raise UsageError("\n".join(found))
+    return config
+
+
+def text(value: Any) -> str:
+    """A setting's value as a flag takes it, or as JSON has it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def changed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's effective settings `values` (JSON's) is not what applies without a word about it."""
+    _, settings = _command(values)
+    fields = settings.model_fields.items()
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
+    given = {field: value for field, value in SETTINGS_OF_BEFORE.items() if field in settings.model_fields} | given
+    return {
+        field: given[field]
+        for field, info in fields
+        if field in given and given[field] not in (info.get_default(), declared(info, "in_effect"))
+    }
+
+
+def command_line(values: Mapping[str, Any]) -> list[str]:
+    """The shortest command whose effective settings are `values` (JSON's), its words not quoted for a shell."""
+    words = ["mnist-job", _command(values)[0]]
+    for field, value in changed(values).items():
+        if isinstance(value, bool):
+            words.append(flag(field) if value else f"--no-{flag(field).removeprefix('--')}")
+        elif (written := text(value)).startswith("-"):
+            words.append(f"{flag(field)}={written}")
+        else:
+            words += [flag(field), written]
+    return words
+
+
+def _command(values: Mapping[str, Any]) -> tuple[str, type[Settings]]:
+    return ("run", JobConfig) if "epochs" in values else ("evaluate", EvaluateConfig)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`: did you mean X?` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _from_environment(environment: Mapping[str, str], faults: list[str]) -> dict[str, Written]:
+    found = {}
+    for name, value in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        field = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if field in _KNOWN and name == variable(field):
+            found[field] = Written(value, name)
+        elif not _SERVICE_LINK.search(name):
+            faults.append(f"{name}: no such setting{did_you_mean(name, map(variable, _KNOWN))}")
+    return found
+
+
+def _from_file(file: str | None, faults: list[str]) -> dict[str, Written]:
+    if file is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        faults.append(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}")
+        return {}
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        faults.append(f"{file}: holds {type(content).__name__}, not settings as `name: value`")
+        return {}
+    found = {}
+    for key, value in content.items():
+        if key in _KNOWN:
+            found[key] = Written(value, f"{file}: {key}")
+        else:
+            faults.append(f"{file}: {key}: no such setting{did_you_mean(str(key), _KNOWN)}")
+    return found
+
+
+def _sentences(error: ValidationError, written: Mapping[str, Written]) -> list[str]:
+    """Pydantic's faults, a line each, by the name that the user wrote."""
+    lines = []
+    for fault in error.errors():
+        field = str(fault["loc"][0])
+        message = fault["msg"].removeprefix("Value error, ")
+        if field not in written:
+            lines.append(f"{flag(field)}: is required" if fault["type"] == "missing" else f"{flag(field)}: {message}")
+            continue
+        value, where = written[field]
+        lines.append(f"{where}: {value!r}: {message}" if not isinstance(value, str) else f"{where}: {value}: {message}")
+    return lines

@@ -1,0 +1,240 @@
+"""The data set: what is refused, and what is kept for validation.
+
+Images are uint8 arrays N x H x W or N x H x W x C, labels int32 arrays of N. Whatever dtype a file holds is converted
+chunk by chunk, so that a process never holds more than the uint8 images and one chunk. Pixels keep their values: the
+model scales them (`Training.scale`), so a saved model takes images as they are in the data set.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mnist_job.config.setting import declared
+from mnist_job.config.settings import JobConfig
+from mnist_job.config.sources import flag
+from mnist_job.data import sources, split
+from mnist_job.errors import DataError, UsageError
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int32]
+HOLDOUT = ("validation_fraction", "validation_split")
+Facts = dict[str, int | str]
+"""What a part of the data set holds, by words for people; equal for the same data."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and as many labels."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a worker trains and validates on.
+
+    `digest` is of all these pixels and labels in the order of their file, whatever the split. `holdout` is how the
+    validation part was split off, by the names of the settings; they are None where the file holds one.
+    """
+
+    train: Split
+    validation: Split
+    classes: int
+    scale: int  # the largest pixel value of the training images: 255 for MNIST, 16 for digits
+    digest: "hashlib._Hash"
+    holdout: Mapping[str, Any]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H x W or H x W x C."""
+        return self.train.images.shape[1:]
+
+    @property
+    def facts(self) -> Facts:
+        """What every worker must find."""
+        return {
+            "training images": len(self.train),
+            "validation images": len(self.validation),
+            "image shape": shape_text(self.image_shape),
+            "classes": self.classes,
+            "largest pixel": self.scale,
+            "SHA-256": self.digest.hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the driver knows of the data set after it checked it.
+
+    `holdout` is that of `Training`, by the names of its settings; `absent` are the classes without any image; the facts
+    are what the workers and the evaluation must find.
+    """
+
+    name: str
+    image_shape: tuple[int, ...]
+    classes: int
+    train: int
+    validation: int
+    test: int
+    sha256: str  # of all pixels and labels, in whatever file and dtype they were stored
+    holdout: Mapping[str, Any]
+    absent: list[int]
+    training_facts: Facts
+    test_facts: Facts
+
+
+def check(config: JobConfig) -> Summary:
+    """Read the whole data set once and say what it holds. Raises as `load_training` does, DataError for test data that
+    do not belong to it.
+    """
+    training = load_training(config)
+    of_class = np.bincount(training.train.labels, minlength=training.classes)
+    facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
+    train, validation = len(training.train), len(training.validation)
+    del training  # before the test images are read: both together may be more than a process should hold
+    test = load_test(config.data)
+    _check_fits(test, shape, of_class, sources.place(config.data), "test")
+    _update(digest, test)
+    return Summary(
+        name=sources.name(config.data),
+        image_shape=shape,
+        classes=len(of_class),
+        train=train,
+        validation=validation,
+        test=len(test),
+        sha256=digest.hexdigest(),
+        holdout=holdout,
+        absent=np.flatnonzero(of_class == 0).tolist(),
+        training_facts=facts,
+        test_facts=test_facts(test),
+    )
+
+
+def load_training(config: JobConfig) -> Training:
+    """The training data, and the validation part: the file's own `x_val` and `y_val`, or a share that is split off.
+
+    Raises DataError also for an empty split, fewer than two classes, images without any light, fewer training images
+    than a batch, and a class that only the validation part has; UsageError where a split is asked for and the file
+    holds a validation part of its own.
+    """
+    where = sources.place(config.data)
+    whole = Split(*sources.load(config.data, "train"))
+    classes = split.count_classes(whole.labels, f"{where}: y_train")
+    scale = int(whole.images.max())
+    if scale == 0:
+        raise DataError(f"{where}: x_train: every pixel is 0")
+    digest = hashlib.sha256(repr(whole.images.shape[1:]).encode())
+    if sources.has_validation(config.data):
+        _check_no_split(config, where)
+        train, validation = whole, Split(*sources.load(config.data, "val"))
+        holdout = dict.fromkeys(HOLDOUT)
+        _check_fits(validation, whole.images.shape[1:], np.bincount(whole.labels), where, "val")
+        _update(digest, train)
+        _update(digest, validation)
+    else:
+        holdout = {name: _in_effect(config, name) for name in HOLDOUT}
+        train, validation = _divided(whole, config.model_copy(update=holdout), digest, where)
+    if len(train) < config.batch_size:
+        raise DataError(
+            f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
+        )
+    return Training(train, validation, classes, scale, digest, holdout)
+
+
+def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
+    """Two views of the same arrays, whose rows are exchanged first where validation is not their end."""
+    fraction = config.validation_fraction
+    assert fraction is not None
+    at, different = split.boundary(len(whole), fraction), len(np.unique(whole.labels))
+    train = Split(whole.images[:at], whole.labels[:at])
+    validation = Split(whole.images[at:], whole.labels[at:])
+    if not (len(train) and len(validation)):
+        raise DataError(
+            f"{where}: x_train: {len(whole)} images leave nothing for "
+            f"{'validation' if len(train) else 'training'} at --validation-fraction {fraction}"
+        )
+    _update(digest, train)  # in the order of the file, whatever the split
+    _update(digest, validation)
+    if config.validation_split == "tail":
+        lacking = split.absent(train.labels, validation.labels)
+        if lacking:
+            raise DataError(
+                f"{where}: y_train: the last {len(validation)} labels, its validation part, hold "
+                f"{split.named(lacking)}, and the training part does not; "
+                "--validation-split stratified divides each class"
+            )
+    elif at < different:
+        raise DataError(
+            f"{where}: x_train: {at} training images at --validation-fraction {fraction} are fewer than one of each of "
+            f"{different} classes"
+        )
+    else:
+        split.move_to_end(whole.images, whole.labels, split.stratified(whole.labels, len(validation), config.seed))
+    return train, validation
+
+
+def load_test(source: str) -> Split:
+    """The held-out test data. Raises DataError."""
+    return Split(*sources.load(source, "test"))
+
+
+def test_facts(test: Split) -> Facts:
+    """What the evaluation must find."""
+    digest = hashlib.sha256()
+    _update(digest, test)
+    shape = shape_text(test.images.shape[1:])
+    return {"test images": len(test), "image shape": shape, "SHA-256": digest.hexdigest()}
+
+
+def check_labels_below(labels: Labels, classes: int, where: str) -> None:
+    """Raises DataError if a label names a class that the model does not know."""
+    if labels.max() >= classes:
+        raise DataError(f"{where}: holds label {labels.max()}, but there are {classes} classes (0 to {classes - 1})")
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """`28x28`."""
+    return "x".join(map(str, shape))
+
+
+def _update(digest: "hashlib._Hash", part: Split) -> None:
+    for array in (part.images, part.labels):
+        digest.update(np.ascontiguousarray(array).data)
+
+
+def _in_effect(config: JobConfig, name: str) -> Any:
+    value = getattr(config, name)
+    return declared(JobConfig.model_fields[name], "in_effect") if value is None else value
+
+
+def _check_no_split(config: JobConfig, where: str) -> None:
+    for name in HOLDOUT:
+        value = getattr(config, name)
+        if value is not None:
+            raise UsageError(
+                f"{flag(name)} {value}: {where} holds a validation part of its own (x_val and y_val); "
+                "leave out the one or the other"
+            )
+
+
+def _check_fits(part: Split, shape: tuple[int, ...], of_class: npt.NDArray[np.int64], where: str, name: str) -> None:
+    """Whether it has the training images' shape, and only classes that are trained: `of_class` counts those images."""
+    if part.images.shape[1:] != shape:
+        raise DataError(
+            f"{where}: x_{name}: images of {shape_text(part.images.shape[1:])}, "
+            f"but those of x_train are {shape_text(shape)}"
+        )
+    check_labels_below(part.labels, len(of_class), f"{where}: y_{name}")
+    lacking = split.absent(np.flatnonzero(of_class), part.labels)
+    if lacking:
+        raise DataError(
+            f"{where}: y_{name}: holds {split.named(lacking)}, of which there is no training image; "
+            "add some, or leave the class out"
+        )

@@ -1,0 +1,46 @@
+"""Whether a worker or the evaluation has the data that the driver checked: another node may have another file."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset, sources
+from mnist_job.errors import DataError, UsageError
+
+
+def load_training(config: JobConfig, checked: dataset.Facts) -> dataset.Training:
+    """The training data on this node. Raises DataError, naming the node, unless they are what the driver checked."""
+    with _node_is_named():
+        training = dataset.load_training(config)
+        _compare(training.facts, checked, config.data)
+    return training
+
+
+def load_test(source: str, checked: dataset.Facts) -> dataset.Split:
+    """The test data on this node. Raises DataError, naming the node, unless they are what the driver checked."""
+    with _node_is_named():
+        test = dataset.load_test(source)
+        _compare(dataset.test_facts(test), checked, source)
+    return test
+
+
+@contextmanager
+def _node_is_named() -> Iterator[None]:
+    try:
+        yield
+    except (DataError, UsageError) as error:  # of the usage, the driver's own file let it pass
+        raise DataError(f"node {socket.gethostname()}: {error}") from error
+
+
+def _compare(found: dataset.Facts, checked: dataset.Facts, source: str) -> None:
+    differences = [
+        f"{name} {str(found[name])[:12]}, was {str(value)[:12]}"
+        for name, value in checked.items()
+        if found[name] != value
+    ]
+    if differences:
+        raise DataError(
+            f"{sources.place(source)}: is not the data set that was checked: {'; '.join(differences)}; "
+            "give every node the same file, and do not replace it during a run"
+        )

@@ -1,0 +1,87 @@
+"""Room for a run on the connected Ray cluster: it is there, or the cluster's autoscaler makes it, or the run ends."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import ray
+from mnist_job.bounds import LOOK_SECONDS, ROOM_SECONDS
+from mnist_job.config.settings import JobConfig, Settings
+from mnist_job.distributed import addresses, ray_private
+from mnist_job.errors import ClusterError
+from ray.util.placement_group import placement_group, remove_placement_group
+
+Resources = dict[str, float]
+
+
+class Need(NamedTuple):
+    """Room for `count` processes at once, `each` with so much; `seconds` is how long to wait for it."""
+
+    what: str
+    number: int
+    each: Resources
+    seconds: float
+
+
+def check(config: Settings, tell: Callable[[str], None]) -> None:
+    """Return when the nodes can hold the fewest workers at once, and the evaluation after them.
+
+    Where an autoscaler is there, ask it and wait for `start_timeout` seconds; `tell` gets a sentence before. Raises
+    ClusterError where room is missing, and none is to come or it did not come in time.
+    """
+    grows = _can_grow if not addresses.of(config).is_local else lambda: False
+    if isinstance(config, JobConfig):
+        worker = _resources(config.cpus_per_worker, gpu=config.use_gpu)
+        _make_room(Need("the workers", config.least_workers, worker, config.start_timeout), grows, tell)
+    evaluation = _resources(1, gpu=config.evaluate_on_gpu)
+    _make_room(Need("the evaluation", 1, evaluation, ROOM_SECONDS), grows, tell)
+
+
+def _resources(cpus: float, *, gpu: bool) -> Resources:
+    return {"CPU": cpus} | ({"GPU": 1} if gpu else {})
+
+
+def _make_room(need: Need, can_grow: Callable[[], bool], tell: Callable[[str], None]) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    fits = sum(_holds(node, need.each) for node in nodes)
+    if fits >= need.number:
+        return
+    there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    asked = f"{need.number} x {need.each['CPU']:g} CPU" + (" and 1 GPU" if "GPU" in need.each else "")
+    lacking = (
+        f"{need.what} need {asked}; the cluster's {len(nodes)} nodes have {there}, which holds {fits} of {need.number}"
+    )
+    less = "Ask for less (--workers, --cpus-per-worker), or give the cluster more"
+    if not can_grow():
+        raise ClusterError(f"{lacking}. {less}")
+    tell(f"{lacking}; waiting up to {need.seconds:g} s for its autoscaler to add nodes")
+    if not _came(need):
+        raise ClusterError(
+            f"{lacking}, and its autoscaler has not made that room within {need.seconds:g} s. {less}: a higher limit "
+            "on its nodes, or longer to start them (--start-timeout)"
+        )
+
+
+def _holds(node: Resources, each: Resources) -> int:
+    return min(int(node.get(name, 0) / amount + 1e-9) for name, amount in each.items())
+
+
+def _can_grow() -> bool:
+    """Whether there is an autoscaler; one that has just started may not have reported yet."""
+    deadline = time.monotonic() + LOOK_SECONDS
+    while (known := ray_private.has_autoscaler()) is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return bool(known)
+
+
+def _came(need: Need) -> bool:
+    """Whether there was room for all at once in time. It is free again then, for Ray Train to ask for it."""
+    group = placement_group([need.each] * need.number)  # what an autoscaler looks at
+    deadline = time.monotonic() + need.seconds
+    try:
+        while time.monotonic() < deadline:
+            if group.wait(1):  # a second, since it hears no signal
+                return True
+        return False
+    finally:
+        remove_placement_group(group)

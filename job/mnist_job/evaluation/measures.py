@@ -1,0 +1,127 @@
+"""How good a model's answers are. Answers come batch by batch, and never are those of all images in memory at once."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mnist_job.data.dataset import Labels, check_labels_below
+from mnist_job.errors import EvaluationError
+from mnist_job.evaluation.mistakes import Mistake
+
+MOST_DENSE = 100  # classes; the confusion matrix of more is kept by its pairs
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Quality over all test images. `recall` has None for a class without test images.
+
+    The confusion matrix of up to MOST_DENSE classes is `confusion[true][predicted]`; of more, `confusion_pairs` holds
+    [true, predicted, images] for each pair that occurs. (Outcomes of before hold any matrix as `confusion`.)
+
+    `image_shape` is H x W or H x W x C; it and `mistakes` are empty in outcomes of before they were kept.
+    """
+
+    samples: int
+    loss: float
+    accuracy: float
+    recall: list[float | None]
+    confusion: list[list[int]]
+    image_shape: list[int] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    confusion_pairs: list[list[int]] = field(default_factory=list)
+
+    def pairs(self) -> Counts:
+        """[true, predicted, images] of each pair of classes that occurs, sorted: pairs x 3."""
+        if self.confusion_pairs:
+            return np.array(self.confusion_pairs, np.int64)
+        dense = np.array(self.confusion, np.int64)
+        true, predicted = np.nonzero(dense)
+        return np.stack([true, predicted, dense[true, predicted]], axis=1)
+
+    def of_classes(self) -> tuple[Counts, Counts]:
+        """How many test images of each class were recognized, and how many there are."""
+        return _of_classes(self.pairs(), len(self.recall))
+
+    def worst_class(self) -> tuple[int, float]:
+        """The class with the least recall, the first of several, and that recall."""
+        least, label = min((share, label) for label, share in enumerate(self.recall) if share is not None)
+        return label, least
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What of a model's answers is measured, for each image: the class with the highest probability, that probability,
+    and the probability of the true class.
+    """
+
+    classes: int
+    predicted: Counts
+    confidence: npt.NDArray[np.floating[Any]]
+    likelihood: npt.NDArray[np.floating[Any]]
+
+    @classmethod
+    def collected(cls, batches: Iterable[npt.NDArray[np.floating[Any]]], labels: Labels, where: str) -> "Answers":
+        """From the probabilities of each class, images x classes, batch by batch in the order of `labels`.
+
+        Raises DataError, which names `where` the labels lie, if one of them is none of the classes.
+        """
+        start, parts, classes = 0, [], 0
+        for probabilities in batches:
+            images, classes = probabilities.shape
+            if start == 0:
+                check_labels_below(labels, classes, where)
+            rows, predicted = np.arange(images), probabilities.argmax(axis=1)
+            true = labels[start : start + images]
+            parts.append((predicted, probabilities[rows, predicted], probabilities[rows, true]))
+            start += images
+        return cls(classes, *(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def measure(answers: Answers, labels: Labels) -> Evaluation:
+    """Loss, accuracy, recall and confusion matrix of the answers against `labels`, one for each image.
+
+    The loss is scikit-learn's `log_loss`: natural logarithm, mean over the images, each probability clipped to the
+    dtype's epsilon.
+    """
+    samples, classes = len(labels), answers.classes
+    epsilon = np.finfo(answers.likelihood.dtype).eps
+    likelihood = np.clip(answers.likelihood, epsilon, 1 - epsilon)
+    cells, images = np.unique(labels.astype(np.int64) * classes + answers.predicted, return_counts=True)
+    pairs = np.stack([cells // classes, cells % classes, images], axis=1)
+    correct, of_class = _of_classes(pairs, classes)
+    dense = np.zeros((classes, classes), np.int64) if classes <= MOST_DENSE else np.zeros((0, 0), np.int64)
+    if dense.size:
+        dense[pairs[:, 0], pairs[:, 1]] = images
+    result = Evaluation(
+        samples=samples,
+        loss=float(-np.log(likelihood, dtype=np.float64).mean()),
+        accuracy=float(correct.sum() / samples),
+        recall=[float(hit / n) if n else None for hit, n in zip(correct, of_class, strict=True)],
+        confusion=dense.tolist(),
+        confusion_pairs=[] if dense.size else pairs.tolist(),
+    )
+    if not (math.isfinite(result.loss) and math.isfinite(result.accuracy)):
+        raise EvaluationError(f"loss {result.loss} or accuracy {result.accuracy} is not finite; nothing is published")
+    return result
+
+
+def _of_classes(pairs: Counts, classes: int) -> tuple[Counts, Counts]:
+    true, predicted, images = pairs.T
+    hits, there = np.zeros((2, classes), np.int64)
+    np.add.at(there, true, images)
+    np.add.at(hits, true[true == predicted], images[true == predicted])
+    return hits, there
+
+
+def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval for the probability of a hit (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, page 209)."""
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2 / samples
+    share = hits / samples
+    middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
+    return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)

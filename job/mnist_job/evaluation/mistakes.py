@@ -1,0 +1,53 @@
+"""The test images that a model gets wrong with the most confidence, each small enough for `outcome.json`."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mnist_job.data.dataset import Images, Labels
+from PIL import Image
+
+if TYPE_CHECKING:
+    from mnist_job.evaluation.measures import Answers
+
+MOST = 25
+LONGEST_SIDE = 56  # pixels; a larger image is scaled down, so that none takes more than 13 kB
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Test image `index` (from 0) of class `label`, taken for `predicted` with this probability.
+
+    `png` is the image in base64, its sides at most LONGEST_SIDE pixels. Three channels are red, green and blue; of any
+    other number it shows the mean, in grey. The brightest pixel of all test images is white.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    probability: float
+    png: str
+
+
+def most_confident(answers: "Answers", labels: Labels, images: Images) -> list[Mistake]:
+    """Up to MOST mistakes, the most probable first."""
+    predicted, confidence = answers.predicted, answers.confidence
+    wrong = np.flatnonzero(predicted != labels)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST]]
+    white = max(int(images.max()), 1)
+    return [
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], white)) for i in chosen
+    ]
+
+
+def _png(image: Images, white: int) -> str:
+    brightened = np.minimum(np.arange(256) * 255 // white, 255).astype(np.uint8)[image]
+    if image.ndim == 3 and image.shape[2] != 3:
+        brightened = np.rint(brightened.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    picture = Image.fromarray(brightened)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    content = io.BytesIO()
+    picture.save(content, format="png", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,173 @@
+"""The evaluate task: exact quality of a saved model on held-out data, in a process that did not train."""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
+from mnist_job.config.settings import EvaluateConfig, Settings
+from mnist_job.data import dataset, sources, verify
+from mnist_job.distributed import cluster
+from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
+from mnist_job.evaluation.measures import Answers, Evaluation, measure
+from mnist_job.evaluation.mistakes import most_confident
+from mnist_job.models import saved_model
+from mnist_job.storage import files
+from mnist_job.system import environment, priority, temporary
+from mnist_job.system.lean import needless_hidden
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+class Evaluator:
+    """The evaluate task, in a process of its own, which can be started before there is a model to evaluate."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._process: Any = None
+
+    def prepare(self, node: str) -> None:
+        """Start the process on the node of a worker, to import TensorFlow in the time that training leaves.
+
+        It reserves no CPU, and takes over the worker's: on a cluster that the workers fill there is no other.
+        """
+        if self._process is None and not self._config.evaluate_on_gpu:  # the GPU is the worker's until it ends
+            there = NodeAffinitySchedulingStrategy(node, soft=True)
+            self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
+
+    def evaluate(self, model: files.File, checked: dataset.Facts, sha256: str | None = None) -> tuple[Evaluation, str]:
+        """Evaluate a saved model on the test data of which `checked` is known; gives the SHA-256 of what was evaluated.
+
+        The model must have this `sha256` if one is given.
+
+        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good, and
+        ClusterError if the head is.
+        """
+        try:
+            process = self._ready_process()
+            result: tuple[Evaluation, str] = ray.get(process.evaluate.remote(model, checked, sha256))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, JobError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:
+            cluster.check_head_answers()
+            raise EvaluationError(
+                one_line(f"the evaluation's process was lost {EVALUATION_RETRIES + 1} times: {error}", 280)
+            ) from error
+        return result
+
+    def _ready_process(self) -> Any:
+        """The process that is the first to be ready.
+
+        One that yields to others, and may not stop to, would wait for them as long as they compute: after a while
+        another one begins as well.
+        """
+        if self._process is None:
+            return _start(self._config, early=False, num_cpus=1, num_gpus=int(self._config.evaluate_on_gpu))
+        hurried, imported = self._process.hurry.remote(), self._process.wait_for_import.remote()
+        answered, _ = ray.wait([hurried], timeout=HEAD_START_SECONDS)
+        if answered and ray.get(hurried):
+            return self._process
+        done, _ = ray.wait([imported], timeout=HEAD_START_SECONDS)
+        if done:
+            return self._process
+        other = _start(self._config, early=False, num_cpus=1)
+        (first,), _ = ray.wait([imported, other.wait_for_import.remote()], num_returns=1)
+        winner, loser = (self._process, other) if first == imported else (other, self._process)
+        ray.kill(loser)
+        return winner
+
+
+def _start(config: Settings, *, early: bool, **options: Any) -> Any:
+    process: Any = ray.remote(max_restarts=EVALUATION_RETRIES, max_task_retries=EVALUATION_RETRIES)(_Process)
+    return process.options(**options).remote(config, early=early)
+
+
+class _Process:
+    """Begins to import TensorFlow when it starts; `early`, in the time that the workers leave."""
+
+    def __init__(self, config: Settings, *, early: bool) -> None:
+        environment.pin()
+        if not config.verbose:
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        self._config = config
+        # A thread, not a task: Ray says on standard error what became of a task that waits while the head is lost.
+        thread = ThreadPoolExecutor(1, initializer=priority.yield_to_others if early else None)
+        self._imported = thread.submit(_import_keras)
+
+    def hurry(self) -> bool:
+        """Yield to others no more; whether that was possible, or there is nothing left to do."""
+        return priority.take_full_share() or self._imported.done()
+
+    def wait_for_import(self) -> None:
+        """Returns when TensorFlow is imported."""
+        self._imported.result()
+
+    def evaluate(self, model: files.File, checked: dataset.Facts, wanted: str | None) -> tuple[Evaluation, str]:
+        """The evaluate task. Reads the model once: what is checked is what is evaluated."""
+        config = self._config
+        # By the name that its user wrote, where one did.
+        name = files.shown(config.model) if isinstance(config, EvaluateConfig) else model.path
+        try:
+            self.hurry()
+            self.wait_for_import()
+            held = _read(model, wanted, name)
+            test = verify.load_test(config.data, checked)
+            with temporary.private():
+                batches = predict(held, test.images, name, on_gpu=config.evaluate_on_gpu)
+                answers = Answers.collected(batches, test.labels, f"{sources.place(config.data)}: y_test")
+            result = replace(
+                measure(answers, test.labels),
+                image_shape=list(test.images.shape[1:]),
+                mistakes=most_confident(answers, test.labels, test.images),
+            )
+        except JobError:
+            raise
+        except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
+            raise saved_model.refused(name, f"the evaluation failed: {type(error).__name__}: {error}") from error
+        return result, held.sha256()
+
+
+def _read(model: files.File, wanted: str | None, name: str) -> files.File:
+    try:
+        held = model.held()
+    except OSError as error:
+        raise saved_model.refused(name, f"cannot be read: {error}") from error
+    if wanted not in (None, held.sha256()):
+        raise saved_model.refused(name, "is not the model that was trained: it was changed meanwhile")
+    return held
+
+
+def _import_keras() -> None:
+    with needless_hidden(), environment.keras_at_its_defaults():
+        importlib.import_module("keras")
+
+
+def predict(
+    model: files.File, images: dataset.Images, name: str, *, on_gpu: bool
+) -> Iterator[npt.NDArray[np.floating[Any]]]:
+    """The model's probabilities, images x classes, batch by batch.
+
+    Raises EvaluationError for a model that cannot be loaded, does not take such images, or gives no probabilities;
+    that calls the model `name`.
+    """
+    import tensorflow as tf
+
+    if on_gpu and not tf.config.list_physical_devices("GPU"):
+        raise ClusterError("--evaluate-on-gpu: TensorFlow sees no GPU in the task that Ray gave one")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        try:
+            file.write_bytes(model.read())
+        except OSError as error:
+            raise saved_model.refused(name, f"cannot be read: {error}") from error
+        network = saved_model.load(file, name)
+    return saved_model.probabilities(network, images, name)

@@ -1,0 +1,152 @@
+"""A saved model that nobody vouches for: loaded and asked, or refused in one line that names it.
+
+None of the model's own code is run: a Lambda layer, or a class that is not Keras's, is refused.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from mnist_job.data.dataset import Images, shape_text
+from mnist_job.errors import EvaluationError, UsageError, one_line
+from mnist_job.storage import files
+
+if TYPE_CHECKING:  # imported where it is needed: the driver does without TensorFlow
+    import keras
+
+BATCH = 1000  # images at a time; the result does not depend on it
+BATCH_VALUES = 10_000_000  # probabilities at a time: 40 MB, whatever the number of classes
+MOST_OF_NAME, MOST_OF_REASON = 120, 165  # characters; with the program's own name, less than 300 in all
+# By how much a row of probabilities may miss 1. A bfloat16 number is off by up to 0.4 %.
+TOLERANCE, HALF_TOLERANCE = 1e-3, 0.02
+MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def refused(name: str, reason: str) -> EvaluationError:
+    """The refusal of the model that the user calls `name`, in one line."""
+    shown = name if len(name) <= MOST_OF_NAME else f"...{name[3 - MOST_OF_NAME :]}"
+    return EvaluationError(f"{one_line(shown, MOST_OF_NAME)}: {one_line(reason, MOST_OF_REASON)}")
+
+
+def existing(place: str) -> files.File:
+    """The file at a path or URI. Raises UsageError where there is none."""
+    shown = files.shown(place)
+    try:
+        model = files.File(*files.resolve(place))
+        if model.exists():
+            return model
+        is_folder = model.is_folder()
+    except (OSError, ValueError) as error:
+        text = one_line(str(error).replace(place, shown), MOST_OF_REASON)
+        raise UsageError(f"--model {shown}: cannot be read: {text}") from error
+    raise UsageError(f"--model {shown}: {'is a folder; give a .keras file' if is_folder else 'no such file'}")
+
+
+def load(file: Path, name: str) -> "keras.Model":
+    """The model in a .keras file. Raises EvaluationError, which calls it `name`."""
+    import keras
+
+    if fault := _fault(file):
+        raise refused(name, f"cannot be loaded as a Keras model: it {fault}")
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:  # Keras's are of any kind, and tell the whole configuration
+        raise refused(name, f"cannot be loaded as a Keras model: {_cause(file, error)}") from error
+
+
+def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:
+    """The model's answers to the images, batch by batch: images x classes. Raises EvaluationError."""
+    import keras
+
+    expected = getattr(network, "input_shape", None)
+    if not isinstance(expected, tuple) or not _takes(expected[1:], images.shape[1:]):
+        raise refused(name, f"takes {expected}, but the test images are {shape_text(images.shape[1:])}")
+    inputs = getattr(network, "input", None)  # alone, or in a dict or list
+    sizes = keras.tree.flatten(getattr(network, "output_shape", ()))
+    step = max(1, min(BATCH, BATCH_VALUES // max((size for size in sizes if size), default=1)))
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
+        fed = batch if inputs is None else keras.tree.map_structure(lambda _, batch=batch: batch, inputs)
+        try:
+            given = keras.tree.flatten(network.predict_on_batch(fed))
+        except Exception as error:
+            raise refused(name, f"fails on the test images: {type(error).__name__}: {error}") from error
+        if len(given) != 1:
+            raise refused(name, f"gives {len(given)} outputs; want one, with a probability for each class")
+        yield checked(np.asarray(given[0]), name)
+
+
+def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any]]:
+    """Probabilities, images x classes, in float32, or in float64 if they are that. Raises EvaluationError."""
+    if answers.ndim != 2 or answers.shape[1] < 2:
+        raise refused(name, f"gives shape {answers.shape}, not a probability for each of two or more classes")
+    wide: npt.NDArray[np.floating[Any]] = answers.astype(
+        np.float64 if answers.dtype == np.float64 else np.float32, copy=False
+    )
+    if not np.isfinite(wide).all():
+        raise refused(name, "gives probabilities that are not finite; nothing is published")
+    tolerance = HALF_TOLERANCE if answers.dtype.itemsize == 2 else TOLERANCE
+    if not np.allclose(wide.sum(axis=1), 1, atol=tolerance):
+        raise refused(name, "gives rows that do not sum to 1, so no probabilities; end the model with a softmax")
+    return wide
+
+
+def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    return len(expected) == len(shape) and all(want in (None, size) for want, size in zip(expected, shape, strict=True))
+
+
+def _fault(file: Path) -> str | None:
+    """What is wrong with the file, before Keras looks at it."""
+    with file.open("rb") as stream:
+        content = stream.read(len(_HDF5))
+    if not content:
+        return "is empty"
+    if content == _HDF5:
+        return "is an HDF5 file; load it with Keras and save it again as NAME.keras"
+    if not zipfile.is_zipfile(file):
+        return "is another kind of file, or the beginning of one; save it with model.save('NAME.keras')"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if missing := [member for member in MEMBERS if member not in archive.namelist()]:
+                return f"is a zip file without {missing[0]}; save it with model.save('NAME.keras')"
+            damaged = archive.testzip()
+    except Exception:  # noqa: BLE001 a damaged archive has many
+        damaged = "its archive"
+    return damaged and f"is damaged: {damaged} is not as it was written"
+
+
+def _cause(file: Path, error: Exception) -> str:
+    """Why Keras refused it, in a few words."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            objects = list(_objects(json.loads(archive.read("config.json"))))
+    except (ValueError, RecursionError):
+        return "its config.json is no JSON"
+    if any(thing["class_name"] in ("Lambda", "__lambda__") for thing in objects):
+        return "a Lambda layer holds code, which is not run; put a layer of Keras's own in its place"
+    foreign = [_name(thing) for thing in objects if not str(thing.get("module", "keras")).startswith("keras")]
+    if foreign:
+        names = ", ".join(dict.fromkeys(foreign))
+        return f"it needs code that is not Keras's own: {names}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """All that Keras would make from a configuration."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield config
+        for value in config.values():
+            yield from _objects(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _objects(value)
+
+
+def _name(thing: dict[str, Any]) -> str:
+    return str(thing["config"] if thing["class_name"] == "function" else thing["class_name"])

@@ -1,0 +1,123 @@
+"""What a person sees meanwhile: a line an epoch, as from Keras's `fit`, and in a terminal a live bar below it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from mnist_job import __version__
+from mnist_job.config.settings import JobConfig
+from mnist_job.data.dataset import Summary, shape_text
+from mnist_job.data.split import MOST_NAMED, named
+from mnist_job.distributed.journal import Epoch, News, Progress, Restart, Start
+from mnist_job.log import Log
+from mnist_job.phases import PHASES
+from mnist_job.results.outcome import Outcome
+from rich import progress
+from rich.table import Column
+
+
+class Display:
+    """Says how a run goes in the lines of a log; the bar is drawn only where that goes to a terminal."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+            progress.BarColumn(bar_width=10),
+            progress.TimeRemainingColumn(),
+            expand=True,
+            console=log.console,
+            transient=True,
+            disable=not log.is_live,
+        )
+
+    def data(self, summary: Summary) -> None:
+        """What was found in the data set."""
+        self._log.info(
+            f"mnist-job {__version__}: {summary.name}: {summary.classes} classes, images of "
+            f"{shape_text(summary.image_shape)}: {summary.train:,} for training, {summary.validation:,} for "
+            f"validation, {summary.test:,} for the test",
+            version=__version__,
+            dataset=summary.name,
+            classes=summary.classes,
+            image_shape=summary.image_shape,
+            train=summary.train,
+            validation=summary.validation,
+            test=summary.test,
+        )
+        if summary.absent:
+            self._log.warning(f"there is no image of {named(summary.absent)}", classes=summary.absent[:MOST_NAMED])
+
+    @contextmanager
+    def stage(self, doing: str, total: int | None = None) -> Iterator["Stage"]:
+        """A part of the job that takes a while: named by a line in a log, by a bar in a terminal."""
+        if not self._log.is_live:
+            self._log.info(doing)
+        task = self._bar.add_task(doing, total=total)
+        with self._bar:
+            try:
+                yield Stage(self._log, self._bar, task)
+            finally:
+                self._bar.remove_task(task)
+
+    def evaluation(self, outcome: Outcome) -> None:
+        """The result."""
+        found = outcome.evaluation
+        assert found is not None
+        self._log.result(
+            f"test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f} ({found.samples:,} images)",
+            name=outcome.identity.name,
+            run=outcome.identity.run,
+            accuracy=found.accuracy,
+            loss=found.loss,
+            samples=found.samples,
+        )
+        if missed := [label for label, recall in enumerate(found.recall) if recall == 0]:
+            told = f"recall 0: not one test image of {named(missed)} is recognized"
+            self._log.warning(told, classes=missed[:MOST_NAMED])
+
+    def phases(self, seconds: Mapping[str, float]) -> None:
+        """Where the time went."""
+        for phase in PHASES:
+            if phase in seconds:
+                text = f"{phase:<12} {seconds[phase]:>8.2f} s  {PHASES[phase]}"
+                self._log.info(text, phase=phase, seconds=seconds[phase])
+
+
+class Stage:
+    """A stage in progress."""
+
+    def __init__(self, log: Log, bar: progress.Progress, task: progress.TaskID) -> None:
+        self._log, self._bar, self._task = log, bar, task
+
+    def entry(self, entry: News, config: JobConfig) -> None:
+        """Workers that have started, how far they are, an epoch that ended, or workers that were lost."""
+        width = len(str(config.epochs))
+        match entry:
+            case Start(workers, damaged):
+                for checkpoint in damaged:
+                    self._log.warning(f"a damaged checkpoint was passed over: {checkpoint}", checkpoint=checkpoint)
+                have = "has" if workers == 1 else "have"
+                self._log.info(f"{counted(workers)} {have} started", workers=workers)
+            case Restart(reason):
+                self._log.warning(f"workers are started again from the last epoch: {reason}", reason=reason)
+            case Progress():
+                self._bar.update(
+                    self._task,
+                    description=f"epoch {entry.epoch:>{width}}/{config.epochs}  step {entry.step:,}/{entry.steps:,}  "
+                    f"loss {entry.train_loss:.4f}  {entry.images_per_second:,.0f} images/s",
+                    completed=entry.epoch - 1 + entry.step / entry.steps,
+                )
+            case Epoch():
+                self._log.info(
+                    f"epoch {entry.epoch:>{width}}/{config.epochs}  loss {entry.train_loss:.4f}  "
+                    f"validation loss {entry.validation_loss:.4f}  "
+                    f"validation accuracy {entry.validation_accuracy:.4f}  {entry.seconds:.1f} s",
+                    **asdict(entry),
+                )
+
+
+def counted(workers: int | str) -> str:
+    """`1 worker`, `2 workers`, `1:2 workers`."""
+    return "1 worker" if workers == 1 else f"{workers} workers"

@@ -1,0 +1,239 @@
+"""The whole job on one page: preflight -> train -> evaluate -> publish."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from mnist_job.bounds import HASTY_SECONDS
+from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
+from mnist_job.data import dataset, sources
+from mnist_job.distributed import capacity, cluster, trainer
+from mnist_job.distributed.journal import News, Progress, Start
+from mnist_job.errors import (
+    ClusterError,
+    DataError,
+    DeliveryError,
+    EvaluationError,
+    QualityError,
+    TrainingError,
+    UsageError,
+)
+from mnist_job.evaluation.task import Evaluator
+from mnist_job.kubernetes import result
+from mnist_job.log import Log
+from mnist_job.models import saved_model
+from mnist_job.pipeline import delivery, gates
+from mnist_job.pipeline.display import counted
+from mnist_job.pipeline.stages import Run
+from mnist_job.report import page
+from mnist_job.results import earlier, exporter, metrics
+from mnist_job.results.earlier import Record
+from mnist_job.results.outcome import Outcome, TrainingRecord
+from mnist_job.results.tensorboard import EventFiles
+from mnist_job.storage import files
+from mnist_job.storage.folder import OUTCOME, RunFolder
+from mnist_job.training import live
+from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
+
+
+def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
+    """Train, evaluate, publish; go on from where a run of this name was lost. With `dry_run` check and do nothing.
+
+    A run that has its result already delivers that again, unless `force`. Raises a JobError for every way this can
+    fail; the metrics say so before it is raised.
+    """
+    config = config.model_copy(update={"data": sources.absolute(config.data)})
+    this = Run(config, log)
+    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
+        with this.stage("data", DataError, "reading the data"):
+            summary = dataset.check(config)
+        this.display.data(summary)
+        config = config.model_copy(update=summary.holdout)
+        this.identity = this.identity.with_settings(config, summary.sha256)
+        with this.stage("data", UsageError):
+            mine = Record.of(this.identity.config, summary.sha256)
+            outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
+        if outcome is not None:
+            already = f"run {outcome.identity.run} has done this already; --force does it anew"
+            log.result(already, run=outcome.identity.run, results=_results(config))
+            verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
+        else:
+            with _cluster(this):
+                if dry_run:
+                    log.info("all checks passed; nothing was trained")
+                    return
+                evaluator = Evaluator(config)
+                if cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
+                    evaluator.prepare(cluster.this_node())
+                trained, record = _trained(this, config, summary, folder, evaluator)
+                outcome = _evaluated(
+                    this, evaluator, trained.model, summary.test_facts, record, trained.manifest[MODEL]
+                )
+                files = {MODEL: trained.model} | folder.event_files(folder.work)
+                verdict = _publish(this, outcome, folder, files)
+    if verdict is not None:
+        raise verdict
+
+
+def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None:
+    """Evaluate a saved model and publish the result. Raises as `run` does."""
+    config = config.model_copy(update={"data": sources.absolute(config.data)})
+    this = Run(config, log)
+    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
+        with this.stage("data", UsageError):
+            earlier.check_for_evaluation(folder)
+            model = saved_model.existing(config.model)
+        with this.stage("data", DataError, "reading the data"):
+            checked = dataset.test_facts(dataset.load_test(config.data))
+        with _cluster(this):
+            if dry_run:
+                log.info("all checks passed; nothing was evaluated")
+                return
+            outcome = _evaluated(this, Evaluator(config), model, checked, None)
+            verdict = _publish(this, outcome, folder, {})
+    if verdict is not None:
+        raise verdict
+
+
+def _trained(
+    this: Run, config: JobConfig, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
+) -> tuple[Checkpoint, TrainingRecord]:
+    """The last checkpoint, and how it came about; only the evaluation was left where that is there already."""
+    started = time.time()
+    checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
+    with this.stage("worker_start", TrainingError):
+        last = checkpoints.newest()
+        done = len(last.history) if last else 0
+        if last is not None and done == config.epochs:
+            return last, TrainingRecord(last.workers, None, None, last.history)
+    doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
+    with (
+        this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
+        EventFiles.opened(folder, this.log) as event_files,
+        live.Gauges.opened(config) as gauges,
+    ):
+        assert shown is not None
+
+        def on_entry(entry: News) -> None:
+            shown.entry(entry, config)
+            event_files.show(entry)
+            match entry:
+                case Start(node=node):
+                    evaluator.prepare(node)
+                case Progress():
+                    gauges.show(entry)
+
+        try:
+            trained = trainer.train(config, summary.training_facts, folder, checkpoints, this.clock, on_entry)
+        except TrainingError as error:
+            raise result.explained(error, config, HASTY_SECONDS) from error.__cause__
+    last = trained.checkpoint
+    return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
+
+
+def _evaluated(
+    this: Run,
+    evaluator: Evaluator,
+    model: files.File,
+    checked: dataset.Facts,
+    training: TrainingRecord | None,
+    sha256: str | None = None,
+) -> Outcome:
+    """The outcome of evaluating a model, which must have this SHA-256 if one is given."""
+    started = time.time()
+    with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
+        result, sha256 = evaluator.evaluate(model, checked, sha256)
+    outcome = Outcome(
+        identity=this.identity,
+        finished=time.time(),
+        exit_code=0,
+        training=training,
+        evaluation=result,
+        evaluation_seconds=time.time() - started,
+        model_sha256=sha256,
+        phases=dict(this.clock.seconds),
+    )
+    this.display.evaluation(outcome)
+    return gates.judged(this.config, outcome)
+
+
+def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run: bool) -> QualityError | None:
+    """A result that was there already goes where results go; its files change only where it is judged otherwise now."""
+    if dry_run or outcome.evaluation is None:
+        return None
+    this.display.evaluation(outcome)
+    judged = gates.judged(this.config, outcome)
+    if judged != outcome:
+        with this.stage("publish", UsageError):
+            folder.check_replaceable()
+        model = files.File(folder.filesystem, f"{folder.final}/{MODEL}")
+        return _publish(this, judged, folder, {MODEL: model} | folder.event_files(folder.final))
+    with this.stage("publish", DeliveryError):
+        delivery.deliver(judged, this.config, this.config.delivery_timeout)
+    return QualityError(judged.reason) if judged.reason else None
+
+
+def _publish(this: Run, outcome: Outcome, folder: RunFolder, files: dict[str, files.File]) -> QualityError | None:
+    """Put the outcome, beside `files`, into the folder. Gives the verdict on a model too poor.
+
+    Deliver first, so that the outcome can say whether that went well. Raises DeliveryError.
+    """
+    verdict = QualityError(outcome.reason) if outcome.reason else None
+    undelivered = None
+    with this.stage("publish", DeliveryError):
+        try:
+            delivery.deliver(outcome, this.config, this.config.delivery_timeout)
+        except DeliveryError as error:
+            if verdict is None:
+                undelivered = error
+                outcome = replace(outcome, exit_code=error.exit_code, reason=str(error))
+            else:
+                verdict.add_note(f"the failure could not be reported: {error}")
+        this.clock.ended("publish")
+        outcome = replace(outcome, phases=outcome.phases | {"publish": this.clock.seconds["publish"]})
+        texts = {
+            OUTCOME: outcome.to_json(),
+            "metrics.prom": metrics.text(outcome),
+            "report.html": page.render(outcome),
+        }
+        if outcome.training is not None:
+            texts["history.csv"] = outcome.history_csv()
+        folder.publish(texts, files, {MODEL: outcome.model_sha256} if MODEL in files else {})
+        folder.clear()
+    this.log.result(f"results in {_results(this.config)}", results=_results(this.config))
+    if this.config.verbose:
+        this.display.phases(this.clock.seconds)
+    if undelivered is not None:
+        raise undelivered
+    return verdict
+
+
+def _results(config: Settings) -> str:
+    return files.below(config.output, config.name)
+
+
+@contextmanager
+def _folder(this: Run, *, dry_run: bool, replaces: bool) -> Iterator[RunFolder]:
+    """The run's folder, after a look at where else results go: what is in the way there is said first of all."""
+    config = this.config
+    with ExitStack() as stack:
+        with this.stage("data", UsageError):
+            delivery.check(config)
+            opened = RunFolder.opened(
+                config.output, config.name, this.identity.run, dry_run=dry_run, replaces=replaces, tell=this.log.info
+            )
+            folder = stack.enter_context(opened)
+        yield folder
+
+
+@contextmanager
+def _cluster(this: Run) -> Iterator[None]:
+    """The Ray cluster, large enough, and left at any end."""
+    with ExitStack() as stack:
+        with this.stage("ray_start", ClusterError, cluster.doing(this.config)):
+            stack.enter_context(cluster.connected(this.config))
+            capacity.check(this.config, this.log.info)
+            if this.config.exporter_port is not None:
+                exporter.start(this.config.exporter_port)
+        yield

@@ -1,0 +1,232 @@
+"""`report.html`: a run on one page that needs nothing else. Made for a person; programs read `outcome.json`."""
+
+import html
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from mnist_job.config import sources
+from mnist_job.data.dataset import shape_text
+from mnist_job.distributed.journal import Epoch
+from mnist_job.evaluation.measures import MOST_DENSE, Evaluation, confidence_interval
+from mnist_job.evaluation.mistakes import LONGEST_SIDE, Mistake
+from mnist_job.phases import PHASES
+from mnist_job.report import plots
+from mnist_job.results.outcome import Outcome
+
+MOST_ROWS = 100  # of a table
+FEW_ROWS = 12  # that need not be hidden
+
+_PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+
+
+def render(outcome: Outcome) -> str:
+    """The page: a function of the outcome. One without training or evaluation has the parts that it has."""
+    training, evaluation = outcome.training, outcome.evaluation
+    parts = [_head(outcome)]
+    if training is not None:
+        parts.append(_training(training.history, evaluation))
+    if evaluation is not None:
+        parts.append(_classes(evaluation))
+        parts.append(_mistakes(evaluation))
+    if outcome.phases:
+        parts.append(_time(outcome.phases))
+    parts.append(_again(outcome))
+    parts.append(_origin(outcome))
+    return _PAGE.substitute(title=html.escape(_title(outcome)), body="\n".join(parts))
+
+
+def _title(outcome: Outcome) -> str:
+    return f"{outcome.identity.name}: {outcome.identity.dataset}"
+
+
+def _head(outcome: Outcome) -> str:
+    evaluation = outcome.evaluation
+    if outcome.succeeded:
+        verdict, kind = "Succeeded", "good"
+    else:
+        verdict, kind = f"Failed with exit code {outcome.exit_code}: {outcome.reason or ''}", "bad"
+    ended = f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    figures = []
+    if evaluation is not None:
+        right = int(evaluation.of_classes()[0].sum())
+        low, high = confidence_interval(right, evaluation.samples)
+        figures = [
+            ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
+            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy"),
+            ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+        ]
+    figures.append(("duration", f"{outcome.finished - outcome.identity.started:.1f} s", f"ended {ended}"))
+    shown = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd><b>{html.escape(value)}</b> {html.escape(note)}</dd></div>"
+        for name, value, note in figures
+    )
+    return (
+        f"<h1>{html.escape(_title(outcome))}</h1>\n"
+        f'<p class="verdict {kind}">{html.escape(verdict)}</p>\n<dl class="figures">{shown}</dl>'
+    )
+
+
+def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
+    rows = plots.thinned(history, MOST_ROWS)
+    table = _table(
+        ("epoch", "training loss", "validation loss", "training accuracy", "validation accuracy", "learning rate", "s"),
+        (
+            (
+                str(row.epoch),
+                f"{row.train_loss:.4f}",
+                f"{row.validation_loss:.4f}",
+                "" if row.train_accuracy is None else f"{row.train_accuracy:.4f}",
+                f"{row.validation_accuracy:.4f}",
+                f"{row.learning_rate:.3g}",
+                f"{row.seconds:.2f}",
+            )
+            for row in rows
+        ),
+    )
+    every = "Every epoch" if len(rows) == len(history) else f"{len(rows)} of {len(history):,} epochs"
+    return (
+        "<h2>Training</h2>\n"
+        '<p class="note">Training is measured while the weights change, each batch before its update; validation after '
+        "each epoch; the test once, with the weights of the last epoch.</p>\n"
+        '<div class="plots">'
+        + _figure("Loss", plots.loss(history, evaluation))
+        + _figure("Accuracy", plots.accuracy(history, evaluation))
+        + _figure("Learning rate", plots.learning_rate(history))
+        + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
+    )
+
+
+def _classes(evaluation: Evaluation) -> str:
+    classes = len(evaluation.recall)
+    hits, images = evaluation.of_classes()
+    rows = []
+    for label, share in sorted(enumerate(evaluation.recall), key=lambda row: (row[1] is None, row[1]))[:MOST_ROWS]:
+        found, there = int(hits[label]), int(images[label])
+        interval = "{:.4f} to {:.4f}".format(*confidence_interval(found, there)) if there else ""
+        rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{found:,}", f"{there:,}"))
+    recall = _table(("class", "recall", "95 % interval", "found", "images"), rows)
+    fewer = f", the {plots.MOST_CLASSES} lowest" if classes > plots.MOST_CLASSES else ""
+    return (
+        '<h2>Test images by class</h2>\n<div class="plots">'
+        + _confusion(evaluation)
+        + _figure(
+            f"Recall{fewer}",
+            plots.recall(evaluation),
+            "The share of the images of a class that is found, with its 95 % confidence interval (Wilson).",
+            _details("The recall of each class as a table, the lowest first", recall),
+        )
+        + "</div>"
+    )
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    """The matrix as a picture, beside its figures; of many classes the figures alone, the largest."""
+    classes, pairs = len(evaluation.recall), evaluation.pairs()
+    if classes <= plots.MOST_CLASSES:
+        summary = "The confusion matrix as a table (rows: true class)"
+        images = {(true, predicted): count for true, predicted, count in pairs.tolist()}
+        names = range(classes)
+        rows = ((str(i), *(str(images.get((i, j), 0)) for j in names)) for i in names)
+        counts = _table(("true", *map(str, names)), rows)
+    else:
+        summary = "The most frequent confusions"
+        wrong = pairs[pairs[:, 0] != pairs[:, 1]]
+        most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # by images, then by class, the largest first
+        counts = _table(("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist()))
+    if classes > MOST_DENSE:
+        return f"<div><h3>{summary}</h3>{counts}</div>"
+    return _figure(
+        "Confusion matrix",
+        plots.confusion(evaluation),
+        "Row: the true class. Column: the predicted one. Blue is right, orange wrong: the stronger, the more.",
+        _details(summary, counts),
+    )
+
+
+def _mistakes(evaluation: Evaluation) -> str:
+    if not evaluation.mistakes:
+        return ""
+    note = "Wrong with the highest probability; numbers count the test images from 0."
+    shape = evaluation.image_shape
+    if max(shape[:2], default=0) > LONGEST_SIDE:
+        note += f" The images are {shape_text(shape[:2])} pixels, and shown smaller."
+    if shape[2:] not in ([], [1], [3]):
+        note += f" Shown is the mean of their {shape[2]} channels."
+    items = "".join(map(_mistake, evaluation.mistakes))
+    return f'<h2>Most confident mistakes</h2>\n<p class="note">{note}</p>\n<ul class="mistakes">{items}</ul>'
+
+
+def _mistake(mistake: Mistake) -> str:
+    probability = "&gt; 0.9999" if mistake.probability > 0.9999 else f"{mistake.probability:.4f}"
+    return (
+        f'<li><img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
+        f"<p>true <b>{mistake.label}</b><br>predicted <b>{mistake.predicted}</b><br>{probability}<br>"
+        f'<span class="note">no. {mistake.index}</span></p></li>'
+    )
+
+
+def _time(seconds: dict[str, float]) -> str:
+    ordered = {phase: seconds[phase] for phase in (*PHASES, *seconds) if phase in seconds}
+    rows = ((phase.replace("_", " "), f"{ordered[phase]:.2f}", PHASES.get(phase, "")) for phase in ordered)
+    table = _table(("phase", "seconds", "what"), rows, kind="facts")
+    figure = _figure("Seconds by phase", plots.phases(ordered))
+    return f'<h2>Time</h2>\n<div class="plots">{figure}<div>{table}</div></div>'
+
+
+def _again(outcome: Outcome) -> str:
+    command = shlex.join(sources.command_line(outcome.identity.config))
+    return (
+        f"<h2>Run it again</h2>\n<pre><code>{html.escape(command)}</code></pre>\n"
+        '<p class="note">All other settings have their defaults. Where the result of this run still lies, this '
+        "delivers it again and trains nothing; <code>--force</code> trains anew.</p>"
+    )
+
+
+def _origin(outcome: Outcome) -> str:
+    identity, training = outcome.identity, outcome.training
+    facts = {"run": identity.run, "mnist-job": identity.version, **identity.versions}
+    if training is not None:
+        workers = "not known" if training.workers is None else f"{training.workers}"
+        facts["workers"] = workers + ("" if training.restarts is None else f", started again {training.restarts} times")
+    sums = {
+        "configuration": identity.config_hash,
+        "data, SHA-256": identity.data_sha256,
+        "model, SHA-256": outcome.model_sha256,
+    }
+    facts |= {name: value for name, value in sums.items() if value is not None}
+    changed = sources.changed(identity.config)
+    settings = (
+        (sources.flag(field), "" if value is None else sources.text(value), "given" if field in changed else "default")
+        for field, value in identity.config.items()
+    )
+    return (
+        f"<h2>Versions and checksums</h2>\n{_table(('what', 'which'), facts.items(), kind='facts')}\n"
+        f"<h2>Settings</h2>\n{_table(('setting', 'value', 'source'), settings, kind='facts')}"
+    )
+
+
+def _figure(title: str, plot: str, caption: str = "", more: str = "") -> str:
+    caption = caption and f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<div><h3>{html.escape(title)}</h3><figure>{plot}{caption}</figure>{more}</div>"
+
+
+def _details(summary: str, content: str, *, is_open: bool = False) -> str:
+    return f"<details{' open' * is_open}><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
+    """The first cell of a row is its heading."""
+    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for first, *cells in rows
+    )
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )

@@ -1,0 +1,211 @@
+"""The report's plots as SVG for the page itself: text stays text, colours are the page's, in light and in dark.
+
+Each is drawn for the width of a phone, and says in words what it shows.
+"""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mnist_job.distributed.journal import Epoch
+from mnist_job.evaluation.measures import Evaluation, confidence_interval
+
+MOST_CLASSES = 20  # with a number in each cell of the confusion matrix, and recalls that can be told apart
+MOST_POINTS = 400  # of a curve; a longer history is thinned out
+MOST_MARKERS = 30
+
+# Placeholders that become the variables of the page's style sheet, which holds the colours.
+INK, GRID, TRAINING, VALIDATION, TEST = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "ink", GRID: "line", TRAINING: "training", VALIDATION: "validation", TEST: "test"}
+# The same in light and in dark: of so little of it the background is never too bright or too dark for the text on it.
+RIGHT, WRONG, MOST_OPAQUE = (0.15, 0.39, 0.92), (0.92, 0.40, 0.05), 0.6
+_styled = mpl.rc_context(
+    {
+        "svg.fonttype": "none",
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "lines.markersize": 5,
+    }
+)
+
+RowT = TypeVar("RowT")
+
+
+def thinned(rows: Sequence[RowT], most: int) -> Sequence[RowT]:
+    """Of many rows every so many, the last one among them, so that at most `most` remain."""
+    every = max(ceil(len(rows) / most), 1)
+    return rows[(len(rows) - 1) % every :: every]
+
+
+def loss(history: list[Epoch], evaluation: Evaluation | None) -> str:
+    """Loss by epoch, and on the test data after the last."""
+    training, validation = [row.train_loss for row in history], [row.validation_loss for row in history]
+    return _curves("Loss", history, training, validation, evaluation.loss if evaluation else None)
+
+
+def accuracy(history: list[Epoch], evaluation: Evaluation | None) -> str:
+    """Accuracy by epoch, and on the test data after the last."""
+    training, validation = [row.train_accuracy for row in history], [row.validation_accuracy for row in history]
+    return _curves("Accuracy", history, training, validation, evaluation.accuracy if evaluation else None)
+
+
+@_styled
+def learning_rate(history: list[Epoch]) -> str:
+    """The learning rate at the start of each epoch."""
+    axes = _axes(2.2)
+    _by_epoch(axes, history, [row.learning_rate for row in history], "-o", INK)
+    axes.set(ylim=(0, None))
+    axes.yaxis.set_major_formatter("{x:g}")
+    first, last = history[0].learning_rate, history[-1].learning_rate
+    return _svg(axes, f"Learning rate by epoch: {first:.3g} in the first, {last:.3g} in the last.")
+
+
+@_styled
+def _curves(
+    name: str,
+    history: list[Epoch],
+    training: Sequence[float | None],
+    validation: Sequence[float | None],
+    test: float | None,
+) -> str:
+    axes = _axes(3)
+    words = []
+    for which, values, line, colour in (
+        ("training", training, "--s", TRAINING),
+        ("validation", validation, "-o", VALIDATION),
+    ):
+        if values[-1] is not None:
+            before = f"{values[0]:.4f} to " if values[0] is not None else ""
+            words.append(f"{which} {before}{values[-1]:.4f}")
+            _by_epoch(axes, history, values, line, colour, label=which)
+    if test is not None:
+        words.append(f"test {test:.4f}")
+        axes.axhline(test, color=TEST, linewidth=1, linestyle=":")
+        axes.plot(history[-1].epoch, test, "D", color=TEST, markersize=8, label="test", zorder=3)
+    axes.legend()
+    return _svg(axes, f"{name} by epoch: {'; '.join(words)}.")
+
+
+def _by_epoch(
+    axes: Axes, history: list[Epoch], values: Sequence[float | None], line: str, colour: str, **options: Any
+) -> None:
+    points = thinned([(row.epoch, value) for row, value in zip(history, values, strict=True)], MOST_POINTS)
+    shape = line if len(points) <= MOST_MARKERS else line[:-1]
+    axes.plot(
+        [epoch for epoch, _ in points], [np.nan if y is None else y for _, y in points], shape, color=colour, **options
+    )
+    axes.set(xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@_styled
+def confusion(evaluation: Evaluation) -> str:
+    """How often which class was taken for which, of up to MOST_DENSE classes."""
+    classes = len(evaluation.recall)
+    true_classes, predicted_classes, images = evaluation.pairs().T
+    counts = np.zeros((classes, classes), np.int64)
+    counts[true_classes, predicted_classes] = images
+    right = np.eye(classes, dtype=bool)
+    wrong = np.where(right, 0, counts)
+    cells = np.empty((classes, classes, 4))
+    cells[..., :3] = np.where(right[..., None], RIGHT, WRONG)
+    shares = np.where(right, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), wrong / max(wrong.max(), 1))
+    cells[..., 3] = shares * MOST_OPAQUE
+    axes = _axes(4.2)
+    axes.imshow(cells, interpolation="none")
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if classes <= MOST_CLASSES:
+        axes.set_xticks(range(classes))
+        axes.set_yticks(range(classes))
+        axes.tick_params(length=0)
+        for (true, predicted), count in np.ndenumerate(counts):
+            if count:
+                axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8 if classes <= 12 else 5)
+    words = f"Confusion matrix of {classes} classes: {counts[right].sum():,} of {counts.sum():,} images on the diagonal"
+    if most := wrong.max():
+        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+        words += f"; most often confused: {true}, taken for {predicted} {most} times"
+    return _svg(axes, f"{words}.")
+
+
+@_styled
+def recall(evaluation: Evaluation) -> str:
+    """The share of each class's images that is found, with its 95 % interval; of many classes, those with the least."""
+    every = sorted((share, label) for label, share in enumerate(evaluation.recall) if share is not None)
+    shown = sorted(every[:MOST_CLASSES], key=lambda pair: pair[1])
+    axes = _axes(0.8 + 0.34 * len(shown))
+    hits, images = evaluation.of_classes()
+    for position, (share, label) in enumerate(shown):
+        interval = confidence_interval(int(hits[label]), int(images[label]))
+        axes.plot(interval, (position, position), "|-", color=TEST, markersize=8)
+        axes.plot(share, position, "o", color=TEST, markersize=6)
+    axes.set_yticks(range(len(shown)), [str(label) for _, label in shown])
+    axes.set(xlabel="recall", ylabel="class", ylim=(len(shown) - 0.5, -0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    (least, worst), (most, best) = every[0], every[-1]
+    return _svg(axes, f"Recall of each class: from {least:.4f} (class {worst}) to {most:.4f} (class {best}).")
+
+
+@_styled
+def phases(seconds: Mapping[str, float]) -> str:
+    """Where the time went."""
+    axes = _axes(0.6 + 0.28 * len(seconds))
+    names = [phase.replace("_", " ") for phase in seconds]
+    bars = axes.barh(names, list(seconds.values()), color=TRAINING, height=0.6)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds")
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    most, longest = max(zip(seconds.values(), names, strict=True))
+    return _svg(axes, f"Seconds by phase: {sum(seconds.values()):.1f} in all, of which {longest} {most:.1f}.")
+
+
+def _axes(height: float) -> Axes:
+    """Axes as wide as a phone, and `height` inches high."""
+    return Figure(figsize=(4.4, height), layout="constrained").subplots()
+
+
+def _svg(axes: Axes, alternative: str) -> str:
+    """The drawing as an element of the page: without what only a document of its own needs."""
+    figure, content = axes.get_figure(root=True), io.StringIO()
+    assert figure is not None
+    with mpl.rc_context({"svg.hashsalt": alternative}):  # names in it are its own
+        figure.savefig(content, format="svg", transparent=True)
+    document = content.getvalue()
+    view = re.search(r'viewBox="[^"]*"', document)
+    assert view is not None
+    drawing = document[document.index("<defs>") :]
+    for useless in (
+        r"<metadata>.*?</metadata>",
+        r"<style.*?</style>",
+        "<!--.*?-->",
+        "(?<=\n) +",
+        r'(?<=<g) id="[^"]*"',
+        "font-family:[^;]*; ",
+    ):
+        drawing = re.sub(useless, "", drawing, flags=re.DOTALL)
+    for placeholder, variable in _VARIABLES.items():
+        drawing = drawing.replace(placeholder, f"var(--{variable})")
+    drawing = drawing.replace("xlink:href", "href")
+    return f'<svg role="img" aria-label="{html.escape(alternative)}" {view[0]}>{drawing}'

@@ -1,0 +1,67 @@
+"""The metrics by HTTP, after the driver has gone: a detached actor on the head, which lives as long as the Ray cluster.
+
+A process that ends right after it served its metrics is never scraped. Each series carries the label `job`, as a
+Pushgateway's do, so that several jobs can report on one cluster: scrape it with `honor_labels: true`.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+from mnist_job.bounds import EXPORTER_START_SECONDS
+from mnist_job.errors import ClusterError, DeliveryError, last_line
+from mnist_job.results import metrics
+from mnist_job.results.outcome import Outcome
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+# Ray's own label of the head's node; a thousandth of it places the actor there and leaves it free for others.
+ON_HEAD = {"node:__internal_head__": 0.001}
+
+
+def start(port: int) -> None:
+    """Serve at `port` of the head, if that is not done already. Raises ClusterError if it cannot be done."""
+    try:
+        ray.get(_actor(port).ready.remote(), timeout=EXPORTER_START_SECONDS)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"--exporter-port {port}: cannot be served on the Ray head: {last_line(error)}") from error
+
+
+def publish(outcome: Outcome, port: int, timeout: float) -> None:
+    """Serve an outcome, in place of what was known of its job. Raises DeliveryError."""
+    try:
+        ray.get(_actor(port).update.remote(outcome), timeout=timeout)
+    except ray.exceptions.RayError as error:
+        raise DeliveryError(
+            f"--exporter-port {port}: the metrics could not be handed over: {last_line(error)}"
+        ) from error
+
+
+def _actor(port: int) -> Any:
+    exporter: Any = ray.remote(num_cpus=0, resources=ON_HEAD)(_Exporter)
+    return exporter.options(name=f"exporter-{port}", get_if_exists=True, lifetime="detached").remote(port)
+
+
+class _Exporter(Collector):
+    def __init__(self, port: int) -> None:
+        self._known: dict[str, str] = {}
+        registry = CollectorRegistry()
+        registry.register(self)
+        start_http_server(port, registry=registry)
+
+    def ready(self) -> None:
+        """Answers when the constructor is through."""
+
+    def update(self, outcome: Outcome) -> None:
+        name = outcome.identity.name
+        self._known[name] = metrics.reported(outcome, self._known.get(name))
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for name, text in self._known.copy().items():  # a scrape comes in a thread of its own
+            for family in text_string_to_metric_families(text):
+                whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    whole.add_sample(sample.name, {"job": name, **sample.labels}, sample.value)
+        return families.values()

@@ -1,0 +1,187 @@
+"""An Outcome as Prometheus metrics, and where they go.
+
+A success replaces all that was known of the job. A failure says that the job ended, and that it failed, and leaves the
+last success readable: alert on the age of `mnist_job_last_success_timestamp_seconds`.
+"""
+
+import os
+import re
+import stat
+import urllib.error
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+from mnist_job.bounds import patiently
+from mnist_job.errors import DeliveryError, UsageError
+from mnist_job.results.outcome import Outcome
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest, write_to_textfile
+from prometheus_client.exposition import push_to_gateway, pushadd_to_gateway
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+COMPLETION = "mnist_job_last_completion_timestamp_seconds"
+SUCCEEDED = "mnist_job_last_run_succeeded"
+MOST_CLASSES = 1000  # with a series each; all or none, so that a series does not come and go
+
+
+def text(outcome: Outcome) -> str:
+    """`metrics.prom`: all that this run measured."""
+    return generate_latest(measured(outcome)).decode()
+
+
+def measured(outcome: Outcome) -> CollectorRegistry:
+    """All metrics of an outcome, on a registry of their own (the default one holds this process's)."""
+    registry = status(outcome)
+    identity, dataset = outcome.identity, outcome.identity.dataset
+
+    def gauge(name: str, help: str, value: float | None, **labels: str) -> None:
+        if value is None:  # not known: absent
+            return
+        metric = Gauge(f"mnist_job_{name}", help, list(labels), registry=registry)
+        (metric.labels(**labels) if labels else metric).set(value)
+
+    gauge(
+        "info",
+        "Identity of the run; always 1.",
+        1,
+        run=identity.run,
+        version=identity.version,
+        config_hash=identity.config_hash,
+        model_sha256=outcome.model_sha256 or "",
+        dataset=dataset,
+    )
+    phases = Gauge("mnist_job_phase_duration_seconds", "Time of a run's phase.", ["phase"], registry=registry)
+    gauge("duration_seconds", "Time from the start of the run to its end.", outcome.finished - identity.started)
+    for phase, seconds in outcome.phases.items():
+        phases.labels(phase).set(seconds)
+    if outcome.succeeded:
+        gauge("last_success_timestamp_seconds", "When the last successful run ended.", outcome.finished)
+    if (training := outcome.training) is not None:
+        last = training.history[-1]
+        gauge("train_loss", "Mean training loss of the last epoch.", last.train_loss, dataset=dataset)
+        gauge("validation_loss", "Validation loss after the last epoch.", last.validation_loss, dataset=dataset)
+        gauge(
+            "validation_accuracy_ratio",
+            "Validation accuracy after the last epoch.",
+            last.validation_accuracy,
+            dataset=dataset,
+        )
+        gauge("training_duration_seconds", "Time from the start of the workers to their end.", training.seconds)
+        gauge("workers", "Training processes.", training.workers)
+        gauge("worker_restarts", "How often workers were lost and started again.", training.restarts)
+    if (evaluation := outcome.evaluation) is not None:
+        gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
+        gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
+        gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
+        gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
+        gauge(
+            "test_worst_class_recall_ratio",
+            "The least recall of a class.",
+            evaluation.worst_class()[1],
+            dataset=dataset,
+        )
+        recalls = Gauge(
+            "mnist_job_test_class_recall_ratio",
+            f"Share of a class's test images that are classified as it; of up to {MOST_CLASSES} classes.",
+            ["dataset", "class"],
+            registry=registry,
+        )
+        for label, recall in enumerate(evaluation.recall if len(evaluation.recall) <= MOST_CLASSES else []):
+            if recall is not None:
+                recalls.labels(dataset, str(label)).set(recall)
+    return registry
+
+
+def status(outcome: Outcome) -> CollectorRegistry:
+    """That the job ended, and how: what a failure may overwrite."""
+    registry = CollectorRegistry()
+    Gauge(COMPLETION, "When the last run ended, well or not.", registry=registry).set(outcome.finished)
+    Gauge(SUCCEEDED, "1 if the last run succeeded, else 0.", registry=registry).set(int(outcome.succeeded))
+    return registry
+
+
+def check_textfile(path: str | None) -> None:
+    """Raises UsageError where `write_textfile` would fail."""
+    if path is None:
+        return
+    if not os.access(Path(path).absolute().parent, os.W_OK):
+        raise UsageError(f"--metrics-textfile {path}: its folder does not exist or cannot be written")
+    try:
+        _known(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--metrics-textfile {path}: {error}") from error
+
+
+def _known(path: str) -> str | None:
+    """What the textfile holds, or None if there is none. Raises ValueError for what this program did not write."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError("is not a file, and would be replaced; give another path")
+        content = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ValueError(_NOT_OURS) from error
+    if not all(map(_OURS.fullmatch, content.splitlines())):
+        raise ValueError(_NOT_OURS)
+    return content
+
+
+_OURS = re.compile(r"((# (HELP|TYPE) )?mnist_job_.*)?")
+_NOT_OURS = "holds more than this program's metrics, and would be replaced; move it, or give another path"
+
+
+def push(outcome: Outcome, url: str, timeout: float) -> None:
+    """PUT a success to a Pushgateway, POST a failure's status; retried for `timeout` seconds. Raises DeliveryError."""
+    send = push_to_gateway if outcome.succeeded else pushadd_to_gateway
+    registry = _reported(outcome, None)
+    try:
+        patiently(
+            lambda left: send(url, job=outcome.identity.name, registry=registry, timeout=left),
+            timeout,
+            (OSError, HTTPException),
+        )
+    except (OSError, HTTPException) as error:
+        answer = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
+        raise DeliveryError(
+            f"--pushgateway-url {url}: the metrics could not be pushed within {timeout:g} s: {error} {answer}".rstrip()
+        ) from error
+
+
+def write_textfile(outcome: Outcome, path: str) -> None:
+    """Write the metrics for node-exporter, atomically; a failure keeps what the file says of the last success.
+
+    Raises DeliveryError.
+    """
+    try:
+        write_to_textfile(path, _reported(outcome, _known(path)))
+    except (OSError, ValueError) as error:
+        raise DeliveryError(f"--metrics-textfile {path}: {error}") from error
+
+
+def reported(outcome: Outcome, known: str | None) -> str:
+    """What a place that knew `known` of the job says after this outcome, in Prometheus's text format."""
+    return generate_latest(_reported(outcome, known)).decode()
+
+
+def _reported(outcome: Outcome, known: str | None) -> CollectorRegistry:
+    """Everything of a success; of a failure its status, beside what is known of the last success."""
+    if outcome.succeeded:
+        return measured(outcome)
+    registry = status(outcome)
+    if known is not None:
+        registry.register(_Kept(known))
+    return registry
+
+
+class _Kept(Collector):
+    """What a text of metrics holds, but for the status."""
+
+    def __init__(self, content: str) -> None:
+        self._families = [
+            family for family in text_string_to_metric_families(content) if family.name not in (COMPLETION, SUCCEEDED)
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)

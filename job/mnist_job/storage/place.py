@@ -1,0 +1,107 @@
+"""Where a run works and what it leaves, and what may be in the way there.
+
+What is in the place of one of the two folders without being this program's, or in them without being written by it, is
+refused before anything is done, and never replaced or removed.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mnist_job.errors import UsageError
+from mnist_job.results.outcome import Outcome
+from mnist_job.storage import owned
+from mnist_job.storage.owned import Mark
+from pyarrow import fs
+
+OUTCOME = "outcome.json"
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The two folders of a run, `final` and `work`, paths on `filesystem`. `mark` is what it marks them with."""
+
+    filesystem: fs.FileSystem
+    final: str
+    work: str
+    mark: Mark
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a disk of this machine, or one that the system treats as such."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the run, by its full path; None if there is none. Raises OSError."""
+        if owned.kind(self.filesystem, path) != "file":
+            return None
+        with self.filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def check_owner(self) -> None:
+        """Raises UsageError if something is in the place of a folder that this program did not make."""
+        self._check_owner(self.work, self._is_former_work)
+        self._check_owner(self.final, self._is_former_result)
+
+    def check_work(self) -> None:
+        """Raises UsageError if the work folder holds what this program did not write there."""
+        self._check_entries(self.work, owned.in_work)
+
+    def check_replaceable(self) -> None:
+        """Raises UsageError if the final folder is not this program's, or holds what it did not write there."""
+        self._check_owner(self.final, self._is_former_result)
+        self._check_entries(self.final, self.in_result())
+
+    def is_marked(self, path: str) -> bool:
+        """Whether a folder has a marker of this job."""
+        return Mark.read(self.filesystem, path, self.mark.name) is not None
+
+    def in_result(self) -> owned.Ours:
+        """Which paths below the final folder this program wrote."""
+        mark = Mark.read(self.filesystem, self.final, self.mark.name)
+        return owned.in_a_result if mark is None else frozenset(mark.files).__contains__
+
+    def _check_owner(self, path: str, is_of_before: Callable[[], bool]) -> None:
+        kind = owned.kind(self.filesystem, path)
+        if kind is None or (kind == "folder" and (self.is_marked(path) or is_of_before())):
+            return
+        if kind == "folder" and not self.is_local:
+            below = owned.entries(self.filesystem, path)
+            if all(entry.endswith("/") for entry in below):  # there only for what is in it, which is nothing
+                return
+        what = {"folder": "folder", "file": "file"}.get(kind, "link")
+        raise UsageError(
+            f"{path}: this {what} is in the way, and mnist-job did not make it; move it, or take another --name or "
+            "--output"
+        )
+
+    def _check_entries(self, folder: str, ours: owned.Ours) -> None:
+        if owned.kind(self.filesystem, folder) != "folder":
+            return
+        if (entry := owned.foreign(self.filesystem, folder, ours)) is not None:
+            raise UsageError(
+                f"{folder}/{entry}: mnist-job did not write this, and would remove it with the folder; move it, "
+                "or take another --name"
+            )
+
+    # Versions of before there were markers left folders without one.
+
+    def _is_former_result(self) -> bool:
+        try:
+            whose = Outcome.from_json(self.read(f"{self.final}/{OUTCOME}") or b"").identity.name
+        except ValueError:
+            return False
+        return whose == self.mark.name and owned.foreign(self.filesystem, self.final, owned.in_a_result) is None
+
+    def _is_former_work(self) -> bool:
+        below = owned.entries(self.filesystem, self.work)
+        if not all(map(owned.in_work, below)):
+            return False
+        if below and all(entry.startswith("lease/") for entry in below):
+            return True  # on a store, what a run left that was killed before its marker was there, or after it was
+        try:
+            said = json.loads(self.read(f"{self.work}/{RECORD}") or b"")
+            return isinstance(said["run"], str) and isinstance(said["record"]["settings"], dict)
+        except (ValueError, KeyError, TypeError):
+            return False

@@ -1,0 +1,184 @@
+"""Checkpoints: after each epoch a folder with the model, the optimizer's variables and the epochs so far.
+
+All that a resume needs: the order of the data and the learning rate follow from the seed, the epoch and the optimizer's
+step count. A manifest with the SHA-256 of each file is moved into the folder last. A folder without one was never
+finished, and is passed over; one whose files are not those of its manifest was damaged later. Whoever restores a
+checkpoint, or takes the model from it, is told the checksums that its manifest had when it was chosen.
+"""
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mnist_job.bounds import CHECKPOINTS_TO_KEEP
+from mnist_job.distributed.journal import Epoch
+from mnist_job.errors import TrainingError
+from mnist_job.storage import files, owned
+from pyarrow import fs
+
+if TYPE_CHECKING:  # the driver, which does without TensorFlow, asks this module where the model lies
+    import keras
+
+MODEL = "model.keras"
+OPTIMIZER = "optimizer.npz"
+HISTORY = "history.json"
+TRAINING = "training.json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are those of its manifest. `damaged` tells of newer ones whose files are not.
+
+    `manifest` gives the SHA-256 of each file. `workers` trained its last epoch; None in checkpoints of before that was
+    kept.
+    """
+
+    filesystem: fs.FileSystem
+    path: str
+    manifest: dict[str, str]
+    history: list[Epoch]
+    workers: int | None
+    damaged: list[str]
+
+    @property
+    def model(self) -> files.File:
+        """The saved model."""
+        return files.File(self.filesystem, f"{self.path}/{MODEL}")
+
+
+class Changed(OSError):  # noqa: N818 what happened
+    """A checkpoint is not what it was when it was chosen. It may pass: another one is chosen when all start again."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder. Those that this object saves carry `run` in their names, and no other's."""
+
+    filesystem: fs.FileSystem
+    folder: str
+    run: str
+
+    def save(
+        self, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch], workers: int
+    ) -> None:
+        """Write a checkpoint, then remove the oldest beyond those kept, and unfinished ones. Raises OSError.
+
+        `workers` trained its last epoch.
+        """
+        variables = io.BytesIO()
+        np.savez(variables, *(np.asarray(variable) for variable in optimizer.variables))
+        contents = {
+            MODEL: _saved(network),
+            OPTIMIZER: variables.getvalue(),
+            HISTORY: json.dumps([asdict(row) for row in history]).encode(),
+            TRAINING: json.dumps({"workers": workers}).encode(),
+        }
+        path = f"{self.folder}/{len(history):07}-{self.run}"
+        self.filesystem.create_dir(path, recursive=True)
+        for name, content in contents.items():
+            self._write(f"{path}/{name}", content)
+        manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        self._write(f"{path}/{MANIFEST}.new", json.dumps(manifest).encode())
+        self.filesystem.move(f"{path}/{MANIFEST}.new", f"{path}/{MANIFEST}")
+        self._remove_old()
+
+    def newest(self) -> Checkpoint | None:
+        """The last checkpoint that is intact, or None before the first.
+
+        Raises TrainingError where there should be one, and none is intact; OSError where they cannot be read.
+        """
+        damaged = []
+        for name in self._newest_first():
+            path = f"{self.folder}/{name}"
+            try:
+                if not self._is_complete(name):
+                    if int(name[:7]) > 1:  # then the one before it was finished
+                        damaged.append(f"{name} has no {MANIFEST}")
+                    continue
+                manifest: dict[str, str] = json.loads(self._read(f"{path}/{MANIFEST}"))
+                contents = {file: self._verified(path, file, manifest) for file in manifest}
+                history = [Epoch(**row) for row in json.loads(contents[HISTORY])]
+                workers = json.loads(contents[TRAINING])["workers"] if TRAINING in contents else None
+            except (ValueError, KeyError, AttributeError, TypeError, FileNotFoundError) as error:
+                damaged.append(f"{name}: {error}")
+                continue
+            return Checkpoint(self.filesystem, path, manifest, history, workers, damaged)
+        if damaged:
+            raise TrainingError(
+                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from nothing"
+            )
+        return None
+
+    def restore(
+        self,
+        path: str,
+        manifest: Mapping[str, str],
+        network: "keras.Model",
+        optimizer: "keras.optimizers.Optimizer",
+    ) -> list[Epoch]:
+        """Set the model and the optimizer to the state of the checkpoint at `path`; gives the epochs that led to it.
+
+        Raises Changed, before anything is set, if a file is not that of `manifest` any more; OSError if one cannot be
+        read.
+        """
+        try:
+            contents = {name: self._verified(path, name, manifest) for name in (MODEL, OPTIMIZER, HISTORY)}
+        except ValueError as error:
+            raise Changed(f"{path}: {error}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / MODEL
+            file.write_bytes(contents[MODEL])
+            network.load_weights(file)
+        with np.load(io.BytesIO(contents[OPTIMIZER])) as arrays:
+            for variable, name in zip(optimizer.variables, arrays.files, strict=True):
+                variable.assign(arrays[name])
+        return [Epoch(**row) for row in json.loads(contents[HISTORY])]
+
+    def _verified(self, path: str, file: str, manifest: Mapping[str, str]) -> bytes:
+        content = self._read(f"{path}/{file}")
+        if hashlib.sha256(content).hexdigest() != manifest[file]:
+            raise ValueError(f"{file} is not as it was written")
+        return content
+
+    def _remove_old(self) -> None:
+        """Remove complete checkpoints beyond those kept, and unfinished ones older than the newest complete one."""
+        complete = 0
+        for name in self._newest_first():
+            is_complete = self._is_complete(name)
+            if complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
+                owned.remove(self.filesystem, f"{self.folder}/{name}", owned.in_a_checkpoint)
+            complete += is_complete
+
+    def _newest_first(self) -> list[str]:
+        if not self._exists(self.folder):
+            return []
+        entries = self.filesystem.get_file_info(fs.FileSelector(self.folder))
+        return sorted((entry.base_name for entry in entries if owned.is_checkpoint(entry.base_name)), reverse=True)
+
+    def _is_complete(self, name: str) -> bool:
+        return self._exists(f"{self.folder}/{name}/{MANIFEST}")
+
+    def _exists(self, path: str) -> bool:
+        return bool(self.filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+    def _read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def _write(self, path: str, content: bytes) -> None:
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(content)
+
+
+def _saved(network: "keras.Model") -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / MODEL
+        network.save(file)
+        return file.read_bytes()
