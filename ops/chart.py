@@ -1,7 +1,8 @@
 """Generate what the chart says about the job's settings, its schema and its README: `make chart`.
 
-`settings:` in values.yaml comes from mnist_job.config.settings; values.schema.json from ops/values.schema.yaml and mnist_job.config.settings; the
-README's table from values.yaml and its comments. tests/chart fails where one of them is not current.
+`settings:` in values.yaml comes from mnist_job.config.settings; values.schema.json from that and
+ops/values.schema.yaml; the README's table from values.yaml and its comments. tests/chart fails where one of them is
+not current.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
 from mnist_job.config.setting import GROUPS
 from mnist_job.config.settings import JobConfig
 

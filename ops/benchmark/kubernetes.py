@@ -11,9 +11,9 @@ import sys
 import time
 from datetime import datetime
 
-from mnist_job.phases import PHASES
 from prometheus_client.parser import text_string_to_metric_families
 
+from mnist_job.phases import PHASES
 from tests.e2e.kube import Namespace, Release, kubectl
 
 NAMESPACE = "mnist-job-benchmark"

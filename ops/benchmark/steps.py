@@ -61,6 +61,7 @@ def free_port() -> int:
 
 def main(data: str, *settings: str) -> None:
     import tensorflow as tf
+
     from mnist_job.config.settings import JobConfig
     from mnist_job.data.dataset import Split, load_training
     from mnist_job.models import reference

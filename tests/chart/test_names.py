@@ -4,9 +4,9 @@ import re
 
 import pytest
 import yaml
+
 from mnist_job.config.setting import declared
 from mnist_job.config.settings import JobConfig
-
 from ops.chart import DECIDED
 from tests.chart.rendering import RELEASE, Manifests, render
 

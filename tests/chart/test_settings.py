@@ -6,9 +6,9 @@ import jsonschema
 import pytest
 import yaml
 from helm_python import HelmError
+
 from mnist_job.config import sources
 from mnist_job.config.settings import JobConfig
-
 from ops import chart
 from tests.chart.rendering import CHART, render
 from tests.chart.test_names import GPUS, SETTINGS, other

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import yaml
+
 from mnist_job.cli.main import main
 from mnist_job.config.sources import flag
 from mnist_job.kubernetes import submit
-
 from ops.chart import DECIDED
 from tests.chart.rendering import CI, NAMESPACE, RELEASE, Manifests, render
 from tests.chart.test_names import GPUS, SETTINGS, other

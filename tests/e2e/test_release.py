@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from mnist_job.training.live import GAUGES
 from prometheus_client.parser import text_string_to_metric_families
 
+from mnist_job.results.live import GAUGES
 from tests.e2e.kube import Release, run
 from tests.e2e.network import api_server, reached
 from tests.e2e.prometheus import scraping

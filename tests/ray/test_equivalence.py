@@ -1,14 +1,14 @@
 """Data-parallel training is the same training: 1, 2 and 3 workers follow the same loss."""
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.distributed import cluster, trainer
-from mnist_job.distributed.journal import Epoch
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
 from mnist_job.training.checkpoint import Checkpoints
-
+from mnist_job.training.progress import Epoch
 from tests.store import RUN
 
 BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single step

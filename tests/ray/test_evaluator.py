@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import cluster
 from mnist_job.evaluation import task

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from pyarrow import fs
+
 from mnist_job import __version__
 from mnist_job.data import dataset
 from mnist_job.distributed import affinity
@@ -22,8 +24,6 @@ from mnist_job.evaluation.task import predict
 from mnist_job.models import reference
 from mnist_job.phases import PHASES
 from mnist_job.storage.files import File
-from pyarrow import fs
-
 from tests.conftest import (
     LONG,
     PROGRAM,

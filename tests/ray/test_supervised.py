@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mnist_job.system.processes import RAYLET
 
+from mnist_job.system.processes import RAYLET
 from tests.conftest import (
     LONG,
     PROGRAM,

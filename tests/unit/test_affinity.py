@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
 from mnist_job.distributed import affinity
 
 CLAIM = """

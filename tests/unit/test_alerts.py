@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from mnist_job.errors import NAMES
 
+from mnist_job.errors import NAMES
 from tests.conftest import tool
 
 ROOT = Path(__file__).parents[2]

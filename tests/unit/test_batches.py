@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from mnist_job.data.dataset import Split
 from mnist_job.training.batches import ResidentBatches, Share, on_device, plan
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mnist_job.phases import PHASES
 
+from mnist_job.phases import PHASES
 from ops.benchmark import measure, rows, tables
 
 OUTCOME = {

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import capacity, ray_private
 from mnist_job.errors import ClusterError

@@ -8,10 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from pyarrow import fs
+
 from mnist_job.bounds import worth_a_restart
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
-from mnist_job.distributed.journal import Epoch
 from mnist_job.errors import TrainingError
 from mnist_job.evaluation.task import Evaluator
 from mnist_job.log import Log
@@ -21,8 +22,7 @@ from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
 from mnist_job.storage.folder import RunFolder
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
-from pyarrow import fs
-
+from mnist_job.training.progress import Epoch
 from tests.store import LATER, RUN
 
 FILES = (MODEL, OPTIMIZER, HISTORY, TRAINING, MANIFEST)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.setting import declared
 from mnist_job.config.settings import EvaluateConfig, JobConfig
-from mnist_job.distributed.journal import Epoch, Progress, Restart, Start
 from mnist_job.kubernetes.submit import MEANINGLESS
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
 from mnist_job.pipeline.display import Display, counted
-
+from mnist_job.training.progress import Epoch, Progress, Restart, Start
 from tests.conftest import PROGRAM, job, tool
 
 COMMANDS = ("run", "evaluate", "config", "submit", "status", "logs", "cancel", "list", "completion")

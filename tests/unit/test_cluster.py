@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import cluster
 from mnist_job.errors import DeliveryError, UsageError
 from mnist_job.kubernetes import result
 from mnist_job.results.outcome import Identity
-
 from tests.unit.test_metrics import failed, outcome
 
 CONFIG = JobConfig(

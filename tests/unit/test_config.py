@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig

@@ -13,12 +13,11 @@ import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
-from mnist_job.distributed.journal import Progress
-from mnist_job.results import metrics
-from mnist_job.training import live
 from prometheus_client import CollectorRegistry
 from pydantic import ConfigDict, TypeAdapter
 
+from mnist_job.results import live, metrics
+from mnist_job.training.progress import Progress
 from tests.prometheus import Prometheus
 from tests.unit.test_alerts import promtool
 from tests.unit.test_metrics import failed, outcome

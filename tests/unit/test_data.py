@@ -12,6 +12,7 @@ import numpy as np
 import pooch
 import pytest
 import sklearn.datasets
+
 from mnist_job.cli import main
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources, verify

@@ -1,10 +1,10 @@
 """Every place is tried, and every failure told."""
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import DeliveryError, UsageError
 from mnist_job.pipeline import delivery
-
 from tests.conftest import free_port
 from tests.unit.test_metrics import outcome
 

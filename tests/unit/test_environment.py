@@ -8,11 +8,11 @@ import sys
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import DataError, UsageError
 from mnist_job.system import environment
-
 from tests.proxy import Proxy
 
 

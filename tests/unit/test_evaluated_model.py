@@ -3,13 +3,14 @@
 import hashlib
 
 import pytest
+from pyarrow import fs
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation.task import _Process
 from mnist_job.models import reference
 from mnist_job.storage.files import File
-from pyarrow import fs
 
 DIGITS = dataset.test_facts(dataset.load_test("digits"))
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
+
 from mnist_job.errors import DataError
 from mnist_job.evaluation.measures import MOST_DENSE, Answers, Evaluation, confidence_interval, measure
 from mnist_job.evaluation.mistakes import most_confident
-from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

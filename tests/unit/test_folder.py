@@ -5,14 +5,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
+
 from mnist_job.errors import DeliveryError, UsageError
 from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.storage import owned
 from mnist_job.storage.files import File
 from mnist_job.storage.folder import OUTCOME, RunFolder
 from mnist_job.storage.owned import MARKER, Mark
-from pyarrow import fs
-
 from tests.store import LATER, RUN
 from tests.unit.test_metrics import ROW, outcome
 

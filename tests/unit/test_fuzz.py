@@ -10,11 +10,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.lib import format as npy_format
+
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import DataError, UsageError
-from numpy.lib import format as npy_format
 
 # The same examples each time: a failure in CI is a failure here. `--hypothesis-seed` tries others.
 many = settings(

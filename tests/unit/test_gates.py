@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.log import Log
 from mnist_job.pipeline import gates
 from mnist_job.pipeline.display import Display
-
 from tests.unit.test_metrics import outcome
 
 # Accuracy 0.75; recall 0.5 of class 0, none of class 1, which has no test images, and 1 of class 2.

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from mnist_job.distributed.journal import End, Epoch, Progress, _Entries
+from mnist_job.distributed.journal import _Entries
+from mnist_job.training.progress import End, Epoch, Progress
 
 EPOCH = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5)
 

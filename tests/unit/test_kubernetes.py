@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+
 from mnist_job.cli.main import main
 from mnist_job.kubernetes import logs
-
 from tests.conftest import start, wait_for
 from tests.unit.test_cluster import use
 

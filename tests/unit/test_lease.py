@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
+
 from mnist_job import bounds
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import UsageError
@@ -19,8 +21,6 @@ from mnist_job.results.earlier import Record
 from mnist_job.storage import files
 from mnist_job.storage.folder import RECORD, RunFolder
 from mnist_job.storage.lease import Lease
-from pyarrow import fs
-
 from tests.conftest import WAIT_SECONDS
 from tests.store import LATER, RUN
 

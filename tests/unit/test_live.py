@@ -4,8 +4,8 @@ import queue
 import threading
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.distributed.journal import Progress
-from mnist_job.training import live
+from mnist_job.results import live
+from mnist_job.training.progress import Progress
 
 PROGRESS = Progress(2, 5, 10, 0.5, 1000.0, 60.0)
 SHOWN = {

@@ -6,14 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data.dataset import Split
-from mnist_job.distributed.journal import Progress
 from mnist_job.models import reference
-from mnist_job.training import live, loop
+from mnist_job.training import loop, reporter
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.optimizer import Adam
-from tensorflow.python.framework import kernels
+from mnist_job.training.progress import Progress
+from mnist_job.training.reporter import Reporter
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -86,12 +88,12 @@ class Journal(queue.Queue):
 
 
 def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
-    monkeypatch.setattr(live, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 0)
     _, training, train, _, _, so_far = build(split, batch=1)
     journal = Journal()
-    reporter = live.Reporter(journal, so_far, training, 2, done=0)
+    told_by = Reporter(journal.put, so_far, training, 2, done=0)
     for epoch in (1, 2):
-        with reporter.epoch(epoch):
+        with told_by.epoch(epoch):
             loss, _, images = train(training.plan(epoch)).numpy()
             seen = [journal.get(timeout=60)]  # by the thread, perhaps after the last step
         seen += journal.all()
@@ -110,16 +112,16 @@ def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, ste
     batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
     assert batches.reached(seen) == (step, images)
     journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
-    with live.Reporter(journal, so_far, batches, 4, done=2).epoch(3):
+    with Reporter(journal.put, so_far, batches, 4, done=2).epoch(3):
         so_far.assign([seen / 2, 0, seen])
     (told,) = journal.all()
     assert told[:4] == (3, step, 4, 0.5)
 
 
 def test_nothing_is_told_before_the_first_step(split, monkeypatch):
-    monkeypatch.setattr(live, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 0)
     journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
-    with live.Reporter(journal, so_far, ResidentBatches(split, BATCH, Share(0, 1)), 1, done=0).epoch(1):
+    with Reporter(journal.put, so_far, ResidentBatches(split, BATCH, Share(0, 1)), 1, done=0).epoch(1):
         pass
     assert journal.all() == []
 

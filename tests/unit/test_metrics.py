@@ -7,14 +7,14 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from mnist_job.config.settings import JobConfig
-from mnist_job.distributed.journal import Epoch
 from mnist_job.errors import DeliveryError, UsageError
 from mnist_job.evaluation.measures import Evaluation
 from mnist_job.results import metrics
 from mnist_job.results.outcome import Identity, Outcome, TrainingRecord
-from prometheus_client.parser import text_string_to_metric_families
-
+from mnist_job.training.progress import Epoch
 from tests.conftest import free_port, pushgateway_command, tool
 
 ROW = Epoch(1, 0.5, 0.4, 0.9, 1e-3, 1.5, train_accuracy=0.8)

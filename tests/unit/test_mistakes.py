@@ -5,10 +5,11 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mnist_job.evaluation.measures import Answers
 from mnist_job.evaluation.mistakes import LONGEST_SIDE, MOST, Mistake
 from mnist_job.evaluation.mistakes import most_confident as most_confident_of
-from PIL import Image
 
 
 def most_confident(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> list[Mistake]:

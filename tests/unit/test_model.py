@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+
 from mnist_job.models import reference
 
 
@@ -40,7 +41,7 @@ def test_it_loads_in_plain_keras_without_this_package(tmp_path):
     script = (
         "import keras, sys, numpy as np\n"
         "network = keras.saving.load_model(sys.argv[1])\n"
-        "print(network.predict_on_batch(np.zeros((2, 8, 8), np.uint8)).shape, 'job' in sys.modules)"
+        "print(network.predict_on_batch(np.zeros((2, 8, 8), np.uint8)).shape, 'mnist_job' in sys.modules)"
     )
     result = subprocess.run(
         [sys.executable, "-I", "-c", script, tmp_path / "model.keras"], capture_output=True, text=True, check=True

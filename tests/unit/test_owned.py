@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import fs
+
 from mnist_job.cli.main import main
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import DataError, DeliveryError, UsageError
@@ -22,8 +24,6 @@ from mnist_job.results.outcome import Identity
 from mnist_job.storage import claim, owned
 from mnist_job.storage.folder import LOCK, OUTCOME, RECORD, RunFolder
 from mnist_job.storage.owned import MARKER, Mark
-from pyarrow import fs
-
 from tests.store import LATER, RUN
 from tests.unit.test_metrics import outcome
 

@@ -1,4 +1,5 @@
 import pytest
+
 from mnist_job import phases
 from mnist_job.phases import Clock
 

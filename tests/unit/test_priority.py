@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
+
 from mnist_job.config.settings import EvaluateConfig
 from mnist_job.data import dataset
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation import task
 from mnist_job.storage.files import File
 from mnist_job.system import priority
-from pyarrow import fs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads that yield")
 # Where the user who runs the tests may let a thread stop yielding (sched(7)).

@@ -3,6 +3,7 @@
 import resource
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import addresses
 from mnist_job.distributed.addresses import Address

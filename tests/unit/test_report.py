@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig
-from mnist_job.distributed.journal import Epoch
 from mnist_job.evaluation.measures import Answers, Evaluation, measure
 from mnist_job.evaluation.mistakes import most_confident
 from mnist_job.phases import PHASES
@@ -22,7 +22,7 @@ from mnist_job.pipeline import job
 from mnist_job.report import page as report
 from mnist_job.report import plots
 from mnist_job.results.outcome import Identity, Outcome, TrainingRecord
-
+from mnist_job.training.progress import Epoch
 from tests.unit.test_metrics import failed, outcome
 
 VOID = {"meta", "img", "br"}

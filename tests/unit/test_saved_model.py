@@ -6,13 +6,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from pyarrow import fs
+
 from mnist_job.cli import main
 from mnist_job.errors import EvaluationError, UsageError
 from mnist_job.evaluation.task import predict
 from mnist_job.models import reference, saved_model
 from mnist_job.models.saved_model import BATCH
 from mnist_job.storage.files import File
-from pyarrow import fs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 5), dtype=np.uint8)
 MOST = 300 - len("mnist-job: ")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, split
 

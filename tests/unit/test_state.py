@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import UsageError
 from mnist_job.results import earlier
 from mnist_job.results.earlier import Record
 from mnist_job.results.outcome import Identity
 from mnist_job.storage.folder import OUTCOME, RunFolder
-
 from tests.store import RUN
 from tests.unit.test_metrics import outcome
 

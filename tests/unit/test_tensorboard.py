@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from mnist_job.distributed.journal import Epoch, Progress, Restart, Start
+
 from mnist_job.log import Log
 from mnist_job.results import tensorboard
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage.folder import OUTCOME, RunFolder
-
+from mnist_job.training.progress import Epoch, Progress, Restart, Start
 from tests.store import RUN
 
 START = Start(2, [], "node", {})

@@ -1,8 +1,9 @@
 """How the loss of a worker is told: one sentence, of the worker that was lost first."""
 
 import pytest
-from mnist_job.distributed.trainer import _first_cause, _own_words
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
+
+from mnist_job.distributed.trainer import _first_cause, _own_words
 
 NODES = ["head", "node-a"]
 SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging for 61.20 seconds. Marking it as dead.")

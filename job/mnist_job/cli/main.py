@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import shtab
 import yaml
+
 from mnist_job.cli import kubernetes, parser
 from mnist_job.cli.parser import Command
 from mnist_job.config import sources

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, get_args
 
 import shtab
+from pydantic.fields import FieldInfo
+
 from mnist_job import __version__
 from mnist_job.config import sources
 from mnist_job.config.setting import GROUPS, declared
 from mnist_job.config.settings import Settings
 from mnist_job.errors import UsageError
 from mnist_job.log import Log, write
-from pydantic.fields import FieldInfo
 
 _OVERVIEW = """\
 examples:

@@ -11,8 +11,9 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from mnist_job.config.setting import declared, setting
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from mnist_job.config.setting import declared, setting
 
 SETTINGS_OF_BEFORE = {"validation_split": "tail"}
 """What was so before there was a setting for it: records and outcomes of then do not name it."""

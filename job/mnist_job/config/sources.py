@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
+from pydantic import ValidationError
+
 from mnist_job.config.setting import declared
 from mnist_job.config.settings import SETTINGS_OF_BEFORE, EvaluateConfig, JobConfig, Settings
 from mnist_job.errors import UsageError
-from pydantic import ValidationError
 
 ENVIRONMENT_PREFIX = "MNIST_JOB_"
 # Kubernetes gives every pod such variables for each Service: one whose name starts with `mnist-job-` is no setting.

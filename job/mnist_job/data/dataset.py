@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mnist_job.config.setting import declared
 from mnist_job.config.settings import JobConfig
 from mnist_job.config.sources import flag

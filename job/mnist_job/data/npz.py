@@ -15,9 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib import format as npy_format
+
 from mnist_job.errors import DataError
 from mnist_job.storage import files
-from numpy.lib import format as npy_format
 
 CHUNK_BYTES = 1 << 20
 SMALLEST_ZIP_BYTES = 22  # pyarrow refuses to seek to before a file's start, where zipfile would look

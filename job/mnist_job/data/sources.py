@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from mnist_job.data import npz
 from mnist_job.errors import DataError
 from mnist_job.storage import files

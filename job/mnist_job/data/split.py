@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mnist_job.errors import DataError
 
 Rows = npt.NDArray[np.int64]

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
 from mnist_job.bounds import LOOK_SECONDS, ROOM_SECONDS
 from mnist_job.config.settings import JobConfig, Settings
 from mnist_job.distributed import addresses, ray_private
 from mnist_job.errors import ClusterError
-from ray.util.placement_group import placement_group, remove_placement_group
 
 Resources = dict[str, float]
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from mnist_job.bounds import LOOK_SECONDS
 from mnist_job.config.settings import Settings
 from mnist_job.distributed import addresses, ray_private
 from mnist_job.distributed.addresses import Address
-from mnist_job.errors import ClusterError, JobError
+from mnist_job.errors import ClusterError, JobError, last_line
 from mnist_job.system import temporary
 from mnist_job.system.fork import tell
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LOCAL_RAY = {"prestart_worker_first_driver": False}  # no Python process before one is asked for
 
@@ -145,7 +146,8 @@ def check_head_answers() -> None:
 def short_of_memory() -> list[str]:
     """The hosts of the connected cluster whose control group had a process killed for its memory.
 
-    The kernel counts since the host began, which for a pod is its container's start. Raises ray.exceptions.RayError.
+    The kernel counts since the host began, which for a pod is its container's start. Raises ClusterError if they
+    cannot be asked.
     """
     count: Any = ray.remote(num_cpus=0, max_retries=0)(kills_for_memory)
     asked = {}
@@ -153,8 +155,11 @@ def short_of_memory() -> list[str]:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[count.options(scheduling_strategy=there).remote()] = node["NodeManagerHostname"]
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
-    return [asked[answer] for answer in answered if ray.get(answer) > 0]
+    try:
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
+        return [asked[answer] for answer in answered if ray.get(answer) > 0]
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"the cluster's nodes cannot be asked: {last_line(error)}") from error
 
 
 def kills_for_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

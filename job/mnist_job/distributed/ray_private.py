@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from mnist_job.system.processes import RAYLET
 from ray._private import services, utils
 from ray._private.node import Node
 from ray._private.state import GlobalState
+
+from mnist_job.system.processes import RAYLET
 
 Replacement = tuple[Any, str, Any]
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from mnist_job.errors import JobError
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -26,6 +25,8 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from mnist_job.errors import JobError
 
 # Read by Ray Train's controller.
 SWITCHES = {

@@ -10,11 +10,14 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import WorkerGroupError
+
 from mnist_job.bounds import RESIZE_SECONDS, worth_a_restart
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.distributed import affinity, cluster
-from mnist_job.distributed.journal import End, Epoch, Journal, News, Progress, Restart, Spent, Start
+from mnist_job.distributed.journal import Journal
 from mnist_job.distributed.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer, refusal
 from mnist_job.errors import JobError, TrainingError, last_line
 from mnist_job.phases import Clock
@@ -22,8 +25,7 @@ from mnist_job.storage.folder import RunFolder
 from mnist_job.system import environment, temporary
 from mnist_job.system.lean import needless_hidden
 from mnist_job.training.checkpoint import Checkpoint, Checkpoints
-from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
+from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spent, Start
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def train(
             "config": config,
             "checked": checked,
             "checkpoints": checkpoints,
-            "journal": journal,
+            "tell": journal.write,
             "own_cpus": cluster.is_local(config) and not config.use_gpu,
         },
         backend_config=backend,
@@ -161,7 +163,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     clock.ended("imports")
     try:
         with temporary.private():
-            loop.train(config, arguments["checked"], arguments["checkpoints"], arguments["journal"], clock)
+            loop.train(config, arguments["checked"], arguments["checkpoints"], arguments["tell"], clock)
     except JobError:
         raise
     except Exception as error:

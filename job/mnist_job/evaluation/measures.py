@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mnist_job.data.dataset import Labels, check_labels_below
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation.mistakes import Mistake

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mnist_job.data.dataset import Images, Labels
 from PIL import Image
+
+from mnist_job.data.dataset import Images, Labels
 
 if TYPE_CHECKING:
     from mnist_job.evaluation.measures import Answers

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
 from mnist_job.config.settings import EvaluateConfig, Settings
 from mnist_job.data import dataset, sources, verify
@@ -23,7 +25,6 @@ from mnist_job.models import saved_model
 from mnist_job.storage import files
 from mnist_job.system import environment, priority, temporary
 from mnist_job.system.lean import needless_hidden
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class Evaluator:

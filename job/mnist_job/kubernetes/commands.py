@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import yaml
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import ClusterError, Interrupted
 from mnist_job.kubernetes import belongings, logs, rayjob, submit

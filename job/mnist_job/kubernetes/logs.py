@@ -8,11 +8,12 @@ import threading
 import time
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from mnist_job.errors import ClusterError, JobError
 from mnist_job.kubernetes import pods, rayjob
 from mnist_job.kubernetes.api import Api
-from rich.console import Console
-from rich.text import Text
 
 COLOURS = (
     "cyan",

@@ -5,10 +5,9 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-import ray
 from mnist_job.config.settings import Settings
 from mnist_job.distributed import cluster
-from mnist_job.errors import NAMES, ClusterError, DeliveryError, JobError, TrainingError, UsageError, last_line
+from mnist_job.errors import NAMES, ClusterError, DeliveryError, JobError, TrainingError, UsageError
 from mnist_job.kubernetes.api import Api
 from mnist_job.results.outcome import Outcome
 from mnist_job.storage import files
@@ -69,10 +68,7 @@ def killed_for_memory(config: Settings, timeout: float) -> list[str]:
         return []
     pods = Api(ClusterError, timeout).pods(f"ray.io/cluster={raycluster}")
     killed = [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]
-    try:
-        return killed or cluster.short_of_memory()
-    except ray.exceptions.RayError as error:
-        raise ClusterError(f"the cluster's nodes cannot be asked: {last_line(error)}") from error
+    return killed or cluster.short_of_memory()
 
 
 def _api(error: type[JobError], timeout: float) -> Api:

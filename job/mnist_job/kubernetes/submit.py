@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import yaml
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import ClusterError, JobError, UsageError
 from mnist_job.kubernetes import helm
@@ -37,8 +38,8 @@ class Request(NamedTuple):
 
 def chart() -> Path:
     """The chart: inside the installed package, or beside it in a checkout."""
-    installed = Path(__file__).with_name("chart")
-    return installed if installed.exists() else Path(__file__).parents[1] / "charts/mnist-job"
+    installed = Path(__file__).parents[1] / "chart"
+    return installed if installed.exists() else Path(__file__).parents[3] / "charts/mnist-job"
 
 
 def values(config: JobConfig, request: Request) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
 from mnist_job.data.dataset import Images, shape_text
 from mnist_job.errors import EvaluationError, UsageError, one_line
 from mnist_job.storage import files

@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from rich import progress
+from rich.table import Column
+
 from mnist_job import __version__
 from mnist_job.config.settings import JobConfig
 from mnist_job.data.dataset import Summary, shape_text
 from mnist_job.data.split import MOST_NAMED, named
-from mnist_job.distributed.journal import Epoch, News, Progress, Restart, Start
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
 from mnist_job.results.outcome import Outcome
-from rich import progress
-from rich.table import Column
+from mnist_job.training.progress import Epoch, News, Progress, Restart, Start
 
 
 class Display:

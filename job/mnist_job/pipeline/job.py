@@ -9,7 +9,6 @@ from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
 from mnist_job.distributed import capacity, cluster, trainer
-from mnist_job.distributed.journal import News, Progress, Start
 from mnist_job.errors import (
     ClusterError,
     DataError,
@@ -27,14 +26,14 @@ from mnist_job.pipeline import delivery, gates
 from mnist_job.pipeline.display import counted
 from mnist_job.pipeline.stages import Run
 from mnist_job.report import page
-from mnist_job.results import earlier, exporter, metrics
+from mnist_job.results import earlier, exporter, live, metrics
 from mnist_job.results.earlier import Record
 from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
-from mnist_job.training import live
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
+from mnist_job.training.progress import News, Progress, Start
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:

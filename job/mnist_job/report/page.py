@@ -8,19 +8,20 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+
 from mnist_job.config import sources
 from mnist_job.data.dataset import shape_text
-from mnist_job.distributed.journal import Epoch
 from mnist_job.evaluation.measures import MOST_DENSE, Evaluation, confidence_interval
 from mnist_job.evaluation.mistakes import LONGEST_SIDE, Mistake
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
 from mnist_job.results.outcome import Outcome
+from mnist_job.training.progress import Epoch
 
 MOST_ROWS = 100  # of a table
 FEW_ROWS = 12  # that need not be hidden
 
-_PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+_PAGE = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
 
 def render(outcome: Outcome) -> str:

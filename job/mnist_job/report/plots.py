@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from mnist_job.distributed.journal import Epoch
+
 from mnist_job.evaluation.measures import Evaluation, confidence_interval
+from mnist_job.training.progress import Epoch
 
 MOST_CLASSES = 20  # with a number in each cell of the confusion matrix, and recalls that can be told apart
 MOST_POINTS = 400  # of a curve; a longer history is thinned out

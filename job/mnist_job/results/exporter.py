@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
 from mnist_job.bounds import EXPORTER_START_SECONDS
 from mnist_job.errors import ClusterError, DeliveryError, last_line
 from mnist_job.results import metrics
 from mnist_job.results.outcome import Outcome
-from prometheus_client import CollectorRegistry, Metric, start_http_server
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 # Ray's own label of the head's node; a thousandth of it places the actor there and leaves it free for others.
 ON_HEAD = {"node:__internal_head__": 0.001}

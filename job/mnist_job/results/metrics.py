@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from mnist_job.bounds import patiently
-from mnist_job.errors import DeliveryError, UsageError
-from mnist_job.results.outcome import Outcome
 from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest, write_to_textfile
 from prometheus_client.exposition import push_to_gateway, pushadd_to_gateway
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+
+from mnist_job.bounds import patiently
+from mnist_job.errors import DeliveryError, UsageError
+from mnist_job.results.outcome import Outcome
 
 COMPLETION = "mnist_job_last_completion_timestamp_seconds"
 SUCCEEDED = "mnist_job_last_run_succeeded"

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mnist_job import __version__
 from mnist_job.config.settings import Settings
 from mnist_job.data import sources
-from mnist_job.distributed.journal import Epoch
 from mnist_job.evaluation.measures import Evaluation
-from pydantic import TypeAdapter
+from mnist_job.training.progress import Epoch
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from mnist_job.distributed.journal import Epoch, News, Progress, Start
+from pyarrow import fs
+
 from mnist_job.log import Log
 from mnist_job.storage import files
 from mnist_job.storage.folder import RunFolder
 from mnist_job.system.lean import needless_hidden
-from pyarrow import fs
+from mnist_job.training.progress import Epoch, News, Progress, Start
 
 with needless_hidden():
     from tensorboardX.event_file_writer import EventsWriter

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+
 from mnist_job.errors import UsageError
 from mnist_job.storage import owned
 from mnist_job.storage.lease import Lease

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+
 from mnist_job.errors import DeliveryError, UsageError
 from mnist_job.storage import claim, files, owned
 from mnist_job.storage.claim import LOCK, Tell

@@ -24,10 +24,11 @@ from datetime import datetime
 from functools import partial
 
 import pyarrow as pa
+from pyarrow import fs
+
 from mnist_job import bounds
 from mnist_job.errors import UsageError
 from mnist_job.storage import owned
-from pyarrow import fs
 
 _NAME = re.compile(rf"(?P<run>{owned.RUN})\.(?P<state>announced|held)")
 

@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pyarrow import fs
+
 from mnist_job.errors import UsageError
-from mnist_job.results.outcome import Outcome
 from mnist_job.storage import owned
 from mnist_job.storage.owned import Mark
-from pyarrow import fs
 
 OUTCOME = "outcome.json"
 RECORD = "run.json"
@@ -89,10 +89,15 @@ class Place:
 
     def _is_former_result(self) -> bool:
         try:
-            whose = Outcome.from_json(self.read(f"{self.final}/{OUTCOME}") or b"").identity.name
-        except ValueError:
+            said = json.loads(self.read(f"{self.final}/{OUTCOME}") or b"")
+            whose, code = said["identity"]["name"], said["exit_code"]
+        except (ValueError, KeyError, TypeError):
             return False
-        return whose == self.mark.name and owned.foreign(self.filesystem, self.final, owned.in_a_result) is None
+        return (
+            isinstance(code, int)
+            and whose == self.mark.name
+            and owned.foreign(self.filesystem, self.final, owned.in_a_result) is None
+        )
 
     def _is_former_work(self) -> bool:
         below = owned.entries(self.filesystem, self.work)

@@ -56,7 +56,7 @@ def prepare() -> None:
         warnings.simplefilter("ignore")  # a library's warning is no failure of the run
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a HOME that it cannot write
     script = str(Path(sys.argv[0]).resolve().parent)
-    ours = str(Path(__file__).resolve().parent.parent)
+    ours = str(Path(__file__).resolve().parents[2])
     if sys.path and sys.path[0] == script != ours:
         del sys.path[0]  # Ray hands it on to the workers
     with suppress(FileNotFoundError):  # a current folder that is gone holds nothing

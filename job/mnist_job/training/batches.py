@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from mnist_job.data.dataset import Images, Split
 from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pyarrow import fs
+
 from mnist_job.bounds import CHECKPOINTS_TO_KEEP
-from mnist_job.distributed.journal import Epoch
 from mnist_job.errors import TrainingError
 from mnist_job.storage import files, owned
-from pyarrow import fs
+from mnist_job.training.progress import Epoch
 
 if TYPE_CHECKING:  # the driver, which does without TensorFlow, asks this module where the model lies
     import keras

@@ -15,26 +15,27 @@ from contextlib import nullcontext, suppress
 import keras
 import ray.train.collective
 import tensorflow as tf
+
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, verify
-from mnist_job.distributed.journal import Epoch, Journal, Spent, Start
 from mnist_job.errors import ClusterError
 from mnist_job.models import reference
 from mnist_job.phases import Clock
 from mnist_job.training import tensorflow_private
 from mnist_job.training.batches import Plan, ResidentBatches, Share, Tensor
 from mnist_job.training.checkpoint import Checkpoints
-from mnist_job.training.live import Reporter
 from mnist_job.training.optimizer import Adam
+from mnist_job.training.progress import Epoch, Spent, Start, Tell
+from mnist_job.training.reporter import Reporter
 
 FIRST_WORKER_SECONDS = 30.0  # then TensorFlow waits for it, in its own way
 VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
 
 
-def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, journal: Journal, clock: Clock) -> None:
+def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, tell: Tell, clock: Clock) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one; save a checkpoint each epoch.
 
-    The first worker tells the journal. `checked` is what the driver knows of the training data.
+    The first worker tells how it goes. `checked` is what the driver knows of the training data.
 
     Raises DataError for other data than the driver checked, ClusterError where a GPU was asked for and TensorFlow has
     none, TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
@@ -55,7 +56,7 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, j
     del training  # the device holds it now
 
     history: list[Epoch] = []
-    if (agreed := _agreed_checkpoint(checkpoints, journal, clock, share)) is not None:
+    if (agreed := _agreed_checkpoint(checkpoints, tell, clock, share)) is not None:
         history = checkpoints.restore(*agreed, network, optimizer)
     clock.ended("setup")
 
@@ -63,7 +64,7 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, j
     train_epoch = compiled_training(strategy, network, optimizer, batches, so_far)
     validate = compiled_validation(strategy, network, validation)
     clock.ended("tracing")
-    reporter = Reporter(journal, so_far, batches, config.epochs, done=len(history))
+    reporter = Reporter(tell, so_far, batches, config.epochs, done=len(history))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         rate = float(optimizer.learning_rate.numpy())
@@ -85,8 +86,8 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, j
         if share.rank == 0:
             checkpoints.save(network, optimizer, history, share.workers)
             clock.ended("checkpoint")
-            journal.write(Spent(clock.handed_over()))
-            journal.write(row)
+            tell(Spent(clock.handed_over()))
+            tell(row)
 
 
 def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
@@ -197,7 +198,7 @@ def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tens
 
 
 def _agreed_checkpoint(
-    checkpoints: Checkpoints, journal: Journal, clock: Clock, share: Share
+    checkpoints: Checkpoints, tell: Tell, clock: Clock, share: Share
 ) -> tuple[str, dict[str, str]] | None:
     """The checkpoint that all workers go on from, the first worker's choice: its path, and its files' SHA-256."""
     choice: tuple[str, dict[str, str]] | None = None
@@ -205,7 +206,7 @@ def _agreed_checkpoint(
         newest = checkpoints.newest()
         clock.ended("setup")
         node = ray.get_runtime_context().get_node_id()
-        journal.write(Start(share.workers, newest.damaged if newest else [], node, clock.handed_over()))
+        tell(Start(share.workers, newest.damaged if newest else [], node, clock.handed_over()))
         choice = (newest.path, newest.manifest) if newest else None
     agreed: tuple[str, dict[str, str]] | None = ray.train.collective.broadcast_from_rank_zero(choice)
     return agreed

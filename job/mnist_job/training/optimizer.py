@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
+
 from mnist_job.training.batches import Tensor
 
 FEW_BYTES = 1 << 19  # of gradients; on loopback one message is faster than two up to some 0.7 MB
