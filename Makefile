@@ -14,6 +14,7 @@ test: .venv/test
 	@$(call timed,ruff format,$(BIN)/ruff format --check .)
 	@$(call timed,ruff check,$(BIN)/ruff check .)
 	@$(call timed,mypy,$(BIN)/mypy)
+	@$(call timed,imports,$(BIN)/lint-imports --no-logo)
 	@$(call timed,unit tests,$(BIN)/pytest tests/unit $(PYTEST))
 	@$(call timed,chart tests,$(BIN)/pytest tests/chart $(PYTEST))
 	@$(call timed,Ray tests,$(BIN)/pytest tests/ray --durations=10 $(PYTEST))

@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def network(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     return [(initial(one, shape), jnp.zeros(shape[1])) for one, shape in zip(keys, shapes, strict=True)]
 
 
-def measured(layers: list, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def measured(layers: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy, and the share of the images that are classified correctly."""
     for weights, biases in layers[:-1]:
         images = jax.nn.relu(images @ weights + biases)
@@ -33,7 +34,7 @@ def measured(layers: list, images: jax.Array, labels: jax.Array) -> tuple[jax.Ar
     return losses.mean(), (scores.argmax(axis=1) == labels).mean()
 
 
-def step(state: tuple, batch: tuple[jax.Array, jax.Array]) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+def step(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     """One step of Adam with Keras's constants."""
     layers, mean, square, count = state
     figures, gradients = jax.value_and_grad(measured, has_aux=True)(layers, *batch)
@@ -45,8 +46,8 @@ def step(state: tuple, batch: tuple[jax.Array, jax.Array]) -> tuple[tuple, tuple
     return (layers, mean, square, count), figures
 
 
-@jax.jit
-def epoch(state: tuple, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:
+@jax.jit  # type: ignore[untyped-decorator]
+def epoch(state: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
     """Every image once, in an order of the key's; gives the mean loss."""
     order = jax.random.permutation(key, len(images)).reshape(-1, BATCH)
     state, (losses, _) = jax.lax.scan(lambda state, at: step(state, (images[at], labels[at])), state, order)

@@ -37,7 +37,7 @@ def main() -> None:
 
 def grow_and_shrink(command: list[str], address: str) -> None:
     environment = os.environ | TOKEN
-    check = [PROGRAMS / "ray", "health-check", "--address", address]
+    check = [str(PROGRAMS / "ray"), "health-check", "--address", address]
     while subprocess.run(check, env=environment, stderr=subprocess.DEVNULL).returncode:
         pass  # the head is starting
     with subprocess.Popen([*command, "--address", address], stdout=subprocess.PIPE, text=True, env=environment) as run:
@@ -55,7 +55,7 @@ def grow_and_shrink(command: list[str], address: str) -> None:
 @contextmanager
 def node(*flags: str) -> Iterator[None]:
     agent = f"--dashboard-agent-listen-port={free_port()}"  # nodes on one machine get in each other's way
-    command = [PROGRAMS / "ray", "start", "--block", "--num-cpus=1", agent, *flags]
+    command = [str(PROGRAMS / "ray"), "start", "--block", "--num-cpus=1", agent, *flags]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | TOKEN) as one:
         try:
             yield

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from datetime import datetime
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -73,7 +74,7 @@ def timeline(image: str, name: str) -> dict[str, float]:
     return {what: when - began for what, when in reached.items()}
 
 
-def _when(pod: dict, condition: str) -> float:
+def _when(pod: dict[str, Any], condition: str) -> float:
     (found,) = (one for one in pod["status"]["conditions"] if one["type"] == condition)
     return _seconds(found["lastTransitionTime"])
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -23,19 +24,19 @@ BATCH = 32
 EPOCHS = 2
 
 
-def train(config: dict) -> None:
+def train(config: dict[str, Any]) -> None:
     # Ray's callback is one of Keras 2's only where all of its processes are told so (`main`).
     import tensorflow as tf
     import tf_keras
     from ray.train.tensorflow.keras import ReportCheckpointCallback
 
-    class Clock(tf_keras.callbacks.Callback):
+    class Clock(tf_keras.callbacks.Callback):  # type: ignore[misc]
         """Keeps the time at which each epoch begins."""
 
-        def on_train_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
+        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
             self.began: list[float] = []
 
-        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
             self.began.append(time.perf_counter())
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

@@ -153,7 +153,7 @@ def _messages(workers: int) -> int:
 
 def _sharing(row: dict[str, Any]) -> float:
     """Workers on each CPU, of which each has so much less of it for its messages."""
-    return max(1.0, row["workers"] / row["cpus"])
+    return float(max(1.0, row["workers"] / row["cpus"]))
 
 
 def _moved(workers: int, parameters: int) -> float:

@@ -101,14 +101,14 @@ def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[
         summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
         return [tensor / strategy.num_replicas_in_sync for tensor in summed]
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def loop() -> Any:
         tensors = [tf.ones(variable.shape) for variable in network.trainable_variables]
         for _ in tf.range(times):
             tensors = strategy.run(halved, args=(tensors,))
         return tensors[0][0]
 
-    return loop
+    return loop  # type: ignore[no-any-return]
 
 
 def _median_lap(call: Callable[[], Any]) -> float:

@@ -137,7 +137,7 @@ def _step(results: list[Result], workers: int, setting: str, key: str = "step") 
     ]
     if not found:
         raise LookupError(setting)
-    return statistics.median(found)
+    return float(statistics.median(found))
 
 
 def _figure(machines: list[Machine], value: Callable[[Repetition], float], digits: int) -> str:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -33,7 +34,7 @@ def tensors(data: str, part: str) -> tuple[torch.Tensor, torch.Tensor]:
         return images, torch.from_numpy(arrays[f"y_{part}"].astype("int64"))
 
 
-def train(config: dict) -> None:
+def train(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     images, labels = tensors(config["data"], "train")
     at = len(images) * 4 // 5
@@ -84,7 +85,9 @@ def main(data: str, workers: str, batch: str, rate: str, folder: str) -> None:
         run_config=RunConfig(storage_path=folder, checkpoint_config=CheckpointConfig(num_to_keep=1)),
     )
     model = network()
-    with trainer.fit().checkpoint.as_directory() as checkpoint:
+    last = trainer.fit().checkpoint
+    assert last is not None
+    with last.as_directory() as checkpoint:
         model.load_state_dict(torch.load(Path(checkpoint, "model.pt")))
     images, labels = tensors(data, "test")
     with torch.no_grad():
@@ -96,4 +99,4 @@ def main(data: str, workers: str, batch: str, rate: str, folder: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        main(*sys.argv[1:], folder)
+        main(*sys.argv[1:], folder)  # type: ignore[call-arg]  # as many as the row gives
