@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -28,17 +29,36 @@ for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """What a test has started ends with it, however the test ends: a run that trains on would slow all that follow."""
+    before = len(_started)
+    yield
+    for process in _started[before:]:
+        if process.poll() is None:
+            for part in [*descendants(process), psutil.Process(process.pid)]:
+                with suppress(psutil.NoSuchProcess):
+                    part.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+    del _started[before:]
+
+
 def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """The program as a process, its output piped."""
-    return subprocess.Popen(
-        [PROGRAM, *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return spawn([PROGRAM, *map(str, arguments)], cwd=cwd, env=os.environ | environment, start_new_session=True)
+
+
+def spawn(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """A process that does not outlive the test, its output piped."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    _started.append(process)
+    return process
 
 
 def job(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

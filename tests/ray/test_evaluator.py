@@ -31,7 +31,7 @@ def process(*, may_hurry: bool, early_is_done: bool):
             if self._early and not early_is_done:
                 threading.Event().wait()
 
-        def evaluate(self, _model, _checked) -> str:
+        def evaluate(self, _model, _checked, _sha256) -> str:
             return "early" if self._early else "other"
 
     return Process

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from tests.conftest import (
     PROGRAM,
     TINY,
     WAIT_SECONDS,
+    command_line,
     descendants,
     free_port,
     job,
@@ -300,12 +300,11 @@ def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(
 
 
 def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgateway):
-    began = time.time()
     process = start("run", *LONG, "--pushgateway-url", pushgateway, cwd=tmp_path)
     wait_for(process, "epoch ")
     started = descendants(process)
-    temporary = [path for path in Path("/tmp").glob("mnist-job-*") if path.stat().st_ctime >= began]
-    assert len(temporary) == 1
+    (temporary,) = {Path(found) for part in started for found in re.findall(r"/tmp/mnist-job-\w+", command_line(part))}
+    assert temporary.exists()
     assert len(workers(process)) == 2
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
@@ -316,7 +315,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
     _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
     assert alive == []
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".mnist-job"]
-    assert [path for path in temporary if path.exists()] == []
+    assert not temporary.exists()
     assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
 
 

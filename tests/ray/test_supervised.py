@@ -20,6 +20,7 @@ from tests.conftest import (
     WAIT_SECONDS,
     command_line,
     descendants,
+    spawn,
     start,
     tool,
     wait_for,
@@ -125,12 +126,9 @@ def own_tmp() -> Iterator[Path]:
 
 def start_in(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /tmp && exec "$@"', str(folder / "tmp")]
-    return subprocess.Popen(
+    return spawn(
         [*mount, PROGRAM, "run", "--workers", "1", *arguments],
         cwd=folder / "cwd",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
         env={name: value for name, value in os.environ.items() if name != "TMPDIR"},
     )
 
