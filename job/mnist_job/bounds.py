@@ -27,8 +27,8 @@ LEASE_SECONDS = 45.0  # a lease that was not renewed for this long has expired, 
 LEASE_LOOK_SECONDS = 2.0  # interval at which a run checks whether another run has renewed its lease
 ROOM_SECONDS = 300.0  # how long to wait for an autoscaler to make room for the evaluation
 EXPORTER_START_SECONDS = 60.0  # timeout for the start of the exporter's process on a head that may be busy
-# Timeout of a delivery while the run is being stopped (`ray job stop` sends SIGKILL 3 s after SIGTERM), and of the next
-# delivery to a place that has failed.
+# Timeout where a run must end soon: `ray job stop` sends SIGKILL 3 s after SIGTERM. Also after a delivery that has
+# failed, so that the full timeout is not spent twice.
 HASTY_SECONDS = 2.0
 # A main thread inside a C library does not notice its deadline. This is how long it may take to clean up if it does.
 DEAF_SECONDS = 30.0

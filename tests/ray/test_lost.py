@@ -113,7 +113,7 @@ def test_a_finished_job_is_not_done_twice(undisturbed, pushgateway):
     result = job(*RUN, "--pushgateway-url", pushgateway, cwd=undisturbed)
     assert (result.returncode, result.stderr) == (0, "")
     run = outcome(undisturbed)["identity"]["run"]
-    assert f"run {run} has done this already; --force does it anew" in result.stdout
+    assert f"run {run} has already done this; --force repeats it" in result.stdout
     assert "starting a local Ray" not in result.stdout
     assert checksums(undisturbed) == before
 
@@ -158,7 +158,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     (before / "optimizer.npz").write_bytes(intact)
     result = job(*RUN, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"a damaged checkpoint was passed over: {last.name}: model.keras is not as it was written" in result.stdout
+    assert (
+        f"a damaged checkpoint was skipped: {last.name}: model.keras has changed since it was written" in result.stdout
+    )
     assert_ends_like(tmp_path, undisturbed)
 
 

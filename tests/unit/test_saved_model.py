@@ -193,7 +193,7 @@ def test_a_damaged_member_is_refused(saved, member):
     content = bytearray(saved.read_bytes())
     content[info.header_offset + 30 + len(member) + info.compress_size // 2] ^= 0xFF
     saved.write_bytes(content)
-    assert f"it is damaged: {member} is not as it was written" in refusal(saved)
+    assert f"it is damaged: {member} has changed since it was written" in refusal(saved)
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{}", '{"class_name": "Functional"}', "[" * 5000, '"' + "x" * 9999 + '"'])

@@ -118,7 +118,7 @@ def _fault(file: Path) -> str | None:
             damaged = archive.testzip()
     except Exception:  # noqa: BLE001 a damaged archive has many
         damaged = "its archive"
-    return damaged and f"is damaged: {damaged} is not as it was written"
+    return damaged and f"is damaged: {damaged} has changed since it was written"
 
 
 def _cause(file: Path, error: Exception) -> str:
