@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from mnist_job.config.setting import declared, setting
 
-SETTINGS_OF_BEFORE = {"validation_split": "tail"}
+FORMER_DEFAULTS = {"validation_split": "tail"}
 """What was so before there was a setting for it: records and outcomes of then do not name it."""
 
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from mnist_job.config.setting import declared
-from mnist_job.config.settings import SETTINGS_OF_BEFORE, EvaluateConfig, JobConfig, Settings
+from mnist_job.config.settings import FORMER_DEFAULTS, EvaluateConfig, JobConfig, Settings
 from mnist_job.errors import UsageError
 
 ENVIRONMENT_PREFIX = "MNIST_JOB_"
@@ -97,7 +97,7 @@ def changed(values: Mapping[str, Any]) -> dict[str, Any]:
     _, settings = _command(values)
     fields = settings.model_fields.items()
     given = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
-    given = {field: value for field, value in SETTINGS_OF_BEFORE.items() if field in settings.model_fields} | given
+    given = {field: value for field, value in FORMER_DEFAULTS.items() if field in settings.model_fields} | given
     return {
         field: given[field]
         for field, info in fields

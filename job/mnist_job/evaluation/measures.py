@@ -72,7 +72,7 @@ class Answers:
     def collected(cls, batches: Iterable[npt.NDArray[np.floating[Any]]], labels: Labels, where: str) -> "Answers":
         """Collect the answers from batches of probabilities (images x classes), in the order of `labels`.
 
-        Raises DataError if a label is not one of the classes. The message begins with `where`, the source of the labels.
+        Raises DataError if a label is not one of the classes. The message names `where`, the source of the labels.
         """
         start, parts, classes = 0, [], 0
         for probabilities in batches:

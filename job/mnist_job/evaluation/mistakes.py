@@ -22,7 +22,7 @@ class Mistake:
     """A test image (`index` counts from 0) of class `label` that the model took for `predicted`, with this probability.
 
     `png` is the image in base64, with sides of at most LONGEST_SIDE pixels. Three channels are shown as red, green and
-    blue; for any other number of channels, their mean is shown in grey. The brightest pixel of all test images is white.
+    blue; any other number of channels is shown as their mean, in grey. The brightest pixel of all images is white.
     """
 
     index: int

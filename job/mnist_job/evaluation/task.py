@@ -145,7 +145,7 @@ def _read(model: files.File, wanted: str | None, name: str) -> files.File:
     except OSError as error:
         raise saved_model.refused(name, f"cannot be read: {error}") from error
     if wanted not in (None, held.sha256()):
-        raise saved_model.refused(name, "is not the model that was trained: it was changed meanwhile")
+        raise saved_model.refused(name, "is not the model that was trained: it has changed in the meantime")
     return held
 
 

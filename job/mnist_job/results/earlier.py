@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mnist_job.config.settings import SETTINGS_OF_BEFORE, JobConfig
+from mnist_job.config.settings import FORMER_DEFAULTS, JobConfig
 from mnist_job.config.sources import flag, text
 from mnist_job.errors import UsageError
 from mnist_job.results.outcome import Outcome
@@ -30,7 +30,7 @@ class Record:
 
     def differences(self, former: "Record") -> str:
         """What of `former` is otherwise here, for people; empty if nothing is."""
-        before = SETTINGS_OF_BEFORE | former.settings
+        before = FORMER_DEFAULTS | former.settings
         found = [
             f"{flag(name)} is {text(value)}, was {text(before.get(name))}"
             for name, value in self.settings.items()
@@ -84,7 +84,7 @@ def _finished(folder: RunFolder) -> Outcome | None:
     try:
         return None if content is None else Outcome.from_json(content)
     except ValueError as error:
-        raise UsageError(f"{folder.final}/{OUTCOME}: is damaged; --force runs the job anew") from error
+        raise UsageError(f"{folder.final}/{OUTCOME}: is damaged; --force runs the job again") from error
 
 
 def _unfinished(folder: RunFolder) -> tuple[Record, str] | None:
@@ -96,7 +96,7 @@ def _unfinished(folder: RunFolder) -> tuple[Record, str] | None:
         return Record(**written["record"]), written["run"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{folder.work}/{RECORD}: is missing or damaged; --force starts the run from nothing"
+            f"{folder.work}/{RECORD}: is missing or damaged; --force starts the run from the beginning"
         ) from error
 
 

@@ -17,7 +17,7 @@ GAUGES = {
     "mnist_job_live_step": "Steps of the optimizer since the beginning of training.",
     "mnist_job_live_progress_ratio": "Share of training that is done.",
     "mnist_job_live_train_loss": "Mean loss over the images of this epoch that the first worker has had.",
-    "mnist_job_live_images_per_second": "Images that all workers trained on, by the second of this epoch.",
+    "mnist_job_live_images_per_second": "Images per second of all workers together, in this epoch.",
     "mnist_job_live_remaining_seconds": "Estimated time until the end of training.",
 }
 

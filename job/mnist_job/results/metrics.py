@@ -78,7 +78,7 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
         gauge(
             "test_worst_class_recall_ratio",
-            "The least recall of a class.",
+            "The lowest recall of all classes.",
             evaluation.worst_class()[1],
             dataset=dataset,
         )
@@ -97,7 +97,7 @@ def measured(outcome: Outcome) -> CollectorRegistry:
 def status(outcome: Outcome) -> CollectorRegistry:
     """That the job ended, and how: what a failure may overwrite."""
     registry = CollectorRegistry()
-    Gauge(COMPLETION, "When the last run ended, well or not.", registry=registry).set(outcome.finished)
+    Gauge(COMPLETION, "When the last run ended, successfully or not.", registry=registry).set(outcome.finished)
     Gauge(SUCCEEDED, "1 if the last run succeeded, else 0.", registry=registry).set(int(outcome.succeeded))
     return registry
 
