@@ -46,7 +46,7 @@ def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     workers(process)[1].kill()
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
-    assert stdout.count("workers are started again") == 1
+    assert stdout.count("all workers restart") == 1
     epochs = [text for text in stdout.splitlines() if text.startswith("epoch ")]
     assert len(epochs) == {"2": 4, "epoch 2/4": 2, "epoch 3/4": 1}[line if line.startswith("epoch") else "2"]
     assert values((tmp_path / "runs/lost/metrics.prom").read_text())["mnist_job_worker_restarts"] == 1

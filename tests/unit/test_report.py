@@ -364,4 +364,4 @@ def test_an_outcome_of_before_is_read():
 def test_what_nobody_recorded_of_the_training_is_not_made_up():
     words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
     assert "workers not known" in words
-    assert "started again" not in words
+    assert "restarted" not in words

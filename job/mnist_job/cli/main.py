@@ -117,18 +117,20 @@ def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     parser.add_config(command)
-    parser.add_format(command, "text", "the result: lines, or one JSON document, and all lines on standard error")
-    command.add_argument("--dry-run", action="store_true", help="check everything, and do nothing")
+    parser.add_format(command, "text", "lines, or the result as one JSON document and all lines on standard error")
+    command.add_argument("--dry-run", action="store_true", help="do only the checks")
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
     _evaluate_options(command)
-    command.add_argument("--force", action="store_true", help="run anew, whatever runs of this name have left")
+    command.add_argument(
+        "--force", action="store_true", help="run again, and overwrite what earlier runs of this name have left"
+    )
 
 
 def _config_options(command: argparse.ArgumentParser) -> None:
     parser.add_config(command)
-    parser.add_format(command, "yaml", "how the settings are written; --config reads both")
+    parser.add_format(command, "yaml", "format of the settings; --config reads both")
 
 
 def _completion_options(command: argparse.ArgumentParser) -> None:

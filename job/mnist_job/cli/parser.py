@@ -31,7 +31,7 @@ exit codes:
 _SETTINGS = """\
 Every setting is a flag, an environment variable (--batch-size:
 MNIST_JOB_BATCH_SIZE) and a key of the --config file (batch_size), in that
-order of precedence. One that shows no default is off.
+order of precedence. Settings without a default are off.
 """
 # Words beside files. tcsh completes by the one or the other: there it is files.
 _DATA_SETS = shtab.FILE | {
@@ -113,7 +113,7 @@ def early(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
+        raise UsageError(f"{message}; `{self.prog} --help` shows the valid arguments")
 
     def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 help and version: standard output
         write(message)

@@ -78,7 +78,7 @@ def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator
         except Exception as error:
             raise refused(name, f"fails on the test images: {type(error).__name__}: {error}") from error
         if len(given) != 1:
-            raise refused(name, f"gives {len(given)} outputs; want one, with a probability for each class")
+            raise refused(name, f"gives {len(given)} outputs; expected one, with a probability for each class")
         yield checked(np.asarray(given[0]), name)
 
 
@@ -93,7 +93,9 @@ def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any
         raise refused(name, "gives probabilities that are not finite; nothing is published")
     tolerance = HALF_TOLERANCE if answers.dtype.itemsize == 2 else TOLERANCE
     if not np.allclose(wide.sum(axis=1), 1, atol=tolerance):
-        raise refused(name, "gives rows that do not sum to 1, so no probabilities; end the model with a softmax")
+        raise refused(
+            name, "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax"
+        )
     return wide
 
 
@@ -110,7 +112,7 @@ def _fault(file: Path) -> str | None:
     if content == _HDF5:
         return "is an HDF5 file; load it with Keras and save it again as NAME.keras"
     if not zipfile.is_zipfile(file):
-        return "is another kind of file, or the beginning of one; save it with model.save('NAME.keras')"
+        return "is not a .keras file, or is truncated; save it with model.save('NAME.keras')"
     try:
         with zipfile.ZipFile(file) as archive:
             if missing := [member for member in MEMBERS if member not in archive.namelist()]:
@@ -127,9 +129,9 @@ def _cause(file: Path, error: Exception) -> str:
         with zipfile.ZipFile(file) as archive:
             objects = list(_objects(json.loads(archive.read("config.json"))))
     except (ValueError, RecursionError):
-        return "its config.json is no JSON"
+        return "its config.json is not valid JSON"
     if any(thing["class_name"] in ("Lambda", "__lambda__") for thing in objects):
-        return "a Lambda layer holds code, which is not run; put a layer of Keras's own in its place"
+        return "a Lambda layer contains code, which is not run; replace it by a layer of Keras"
     foreign = [_name(thing) for thing in objects if not str(thing.get("module", "keras")).startswith("keras")]
     if foreign:
         names = ", ".join(dict.fromkeys(foreign))

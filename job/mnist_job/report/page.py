@@ -192,7 +192,7 @@ def _origin(outcome: Outcome) -> str:
     facts = {"run": identity.run, "mnist-job": identity.version, **identity.versions}
     if training is not None:
         workers = "not known" if training.workers is None else f"{training.workers}"
-        facts["workers"] = workers + ("" if training.restarts is None else f", started again {training.restarts} times")
+        facts["workers"] = workers + ("" if training.restarts is None else f", restarted {training.restarts} times")
     sums = {
         "configuration": identity.config_hash,
         "data, SHA-256": identity.data_sha256,
