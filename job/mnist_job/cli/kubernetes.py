@@ -1,4 +1,4 @@
-"""The commands for Kubernetes, which ask neither for YAML nor for Helm: their places in the table of commands."""
+"""The entries of the commands for Kubernetes in the table of commands."""
 
 import argparse
 import os
@@ -16,15 +16,15 @@ _RESULT = "lines, or the result as one JSON document and all lines on standard e
 def _submit_options(command: argparse.ArgumentParser) -> None:
     _add_place(command)
     parser.add_config(command)
-    command.add_argument("--image", metavar="IMAGE", help="REPOSITORY[:TAG] that all pods run")
-    command.add_argument("--gpus", metavar="N", help="GPUs of each worker pod, each for one of --workers")
-    parser.add_file(command, "--values", "further values of the chart, as for `helm install`")
+    command.add_argument("--image", metavar="IMAGE", help="image of all pods, as REPOSITORY[:TAG]")
+    command.add_argument("--gpus", metavar="N", help="GPUs of each worker pod; each GPU is for one of --workers")
+    parser.add_file(command, "--values", "YAML file of more values of the chart, as for `helm install`")
     command.add_argument(
         "--wait", action="store_true", help="wait until the job has ended, and exit with its exit code"
     )
     command.add_argument("--force", action="store_true", help="run again, even if the settings are the same")
     command.add_argument("--dry-run", action="store_true", help="print what would be created, without asking a cluster")
-    parser.add_format(command, "text", f"{_RESULT}; of --dry-run: YAML, or JSON")
+    parser.add_format(command, "text", f"{_RESULT}; with --dry-run, YAML or JSON")
 
 
 def _status_options(command: argparse.ArgumentParser) -> None:
