@@ -16,8 +16,9 @@ RayJob has at most 47 characters, of which 9 are the hash of its run.
 {{- end }}
 
 {{/*
-The name of the RayJob. It has a hash of the values that affect the result: the same values never run twice, and a change
-of other values (a label, a limit, a dashboard) does not train again. `resume` makes another RayJob with the same folder.
+The name of the RayJob. It has a hash of the values that affect the result: the same values never run twice, and a
+change of other values (a label, a limit, a dashboard) does not train again. `resume` makes another RayJob with the same
+folder.
 */}}
 {{- define "mnist-job.runName" -}}
 {{- $folder := include "mnist-job.runFolder" . }}

@@ -197,7 +197,7 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* A group's affinity. If the volume can be mounted on only one node, add the rule that all Ray pods share a node. */}}
+{{/* A group's affinity. If the volume can be mounted on only one node, add a rule that all Ray pods share a node. */}}
 {{- define "mnist-job.affinity" -}}
 {{- $affinity := index . 1 | default dict | deepCopy }}
 {{- if include "mnist-job.oneNode" (index . 0) }}

@@ -3,8 +3,8 @@
 {{- define "mnist-job.rayClusterSpec" -}}
 # The version in the image; KubeRay chooses its probes by it.
 rayVersion: 2.60.0
-# Without a name, KubeRay creates a Secret that the RayCluster owns. KubeRay still needs the token to stop the job when a
-# RayJob is deleted, and waits for it without a timeout. A Secret of this chart might be deleted before that.
+# Without a name, KubeRay creates a Secret that the RayCluster owns. KubeRay still needs the token to stop the job when
+# a RayJob is deleted, and waits for it without a timeout. A Secret of this chart would be deleted before that.
 authOptions:
   mode: token
   {{- with .Values.auth.existingSecret }}

@@ -230,7 +230,7 @@ together. (The rules for single values are in values.schema.json.)
   leave both out
 {{- end }}
 {{- if eq .provider "kueue" }}
-{{- /* Kueue admits at most 8 sets of pods together. The head is one of them, and the submitter of a job is another. */}}
+{{- /* Kueue admits at most 8 sets of pods together. The head is one of them, and a job's submitter is another. */}}
 {{- $most := eq $.Values.mode "job" | ternary 6 7 }}
 {{- if gt (len $.Values.workerGroups) $most }}
 - >-
