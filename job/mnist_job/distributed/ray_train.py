@@ -1,7 +1,7 @@
 """Changes to Ray Train: a light driver, a controller in the driver's process, and fewer helper processes.
 
-The driver does not import TensorFlow. Ray's own TensorflowTrainer would, before the workers may start; no step of a
-worker's start takes longer than this import.
+The driver does not import TensorFlow, which is the slowest step of a worker's start. Ray's own TensorflowTrainer would
+import it in the driver, too, before the workers may start.
 
 Ray Train starts its controller in a process of its own. Here it runs in the driver's process: the workers start 1.4 s
 earlier, and this module can decide what to do about a failure.

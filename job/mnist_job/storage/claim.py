@@ -27,9 +27,9 @@ Tell = Callable[[str], object]
 def taken(place: Place, output: str, tell: Tell) -> Iterator[Lease | None]:
     """Make the work folder and keep other runs out of it in this context. Yield the lease, or None on a disk.
 
-    At the end, remove the folder if nothing is left in it that a later run needs. Raises UsageError if another run is
-    in progress, or if there is a file or folder in the way that this program did not make. Raises OSError if the place
-    is not writable.
+    At the end, remove the folder, unless it has checkpoints or files of others. Raises UsageError if another run is in
+    progress, or if there is a file or folder in the way that this program did not make. Raises OSError if the place is
+    not writable.
     """
     made: list[str] = []
     try:
