@@ -217,7 +217,7 @@ def test_exit_code_2_for_a_missing_model(tmp_path):
 def test_exit_code_2_for_a_cluster_that_is_none_is_told_once(tmp_path):
     flags = ("--kubernetes-result", "result", "--kubernetes-rayjob", "job")
     result = job("run", *TINY, *flags, cwd=tmp_path, HOME=str(tmp_path), KUBECONFIG=str(tmp_path / "none"))
-    ends(result, 2, "--kubernetes-result, --kubernetes-rayjob: this is no pod", tmp_path)
+    ends(result, 2, "--kubernetes-result, --kubernetes-rayjob: this is not a pod", tmp_path)
 
 
 def test_exit_code_3_for_bad_data(tmp_path, npz, arrays):

@@ -122,7 +122,10 @@ REFUSED = {
         "y_train: holds label 65535 at index 50, which is far above the number of different labels, 4; "
         "remove that image, or number the classes from 0 to 3",
     ),
-    "a stray label among many": ({"y_train": np.r_[np.arange(99), 1000]}, "y_train: holds label 1000 at index 99, far"),
+    "a stray label among many": (
+        {"y_train": np.r_[np.arange(99), 1000]},
+        "y_train: holds label 1000 at index 99, which",
+    ),
     "a test class that training lacks": (
         {"y_train": np.arange(100) % 2 * 2, "y_test": np.arange(30) % 3},
         "y_test: holds class 1, but there is no training image of it",

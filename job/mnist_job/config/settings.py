@@ -23,7 +23,7 @@ FORMER_DEFAULTS = {"validation_split": "tail"}
 def _name(default: str) -> Any:
     return setting(
         default,
-        "name of the job: its folder in --output, and the label `job` of its metrics",
+        "the job's name, for its folder and the metrics' label `job`",
         "where results go",
         pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$",
         max_length=63,
@@ -145,7 +145,7 @@ class JobConfig(Settings):
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     workers: int | str = setting(
         2,
-        "number of training processes; MIN:MAX uses as many as there is room for, and adds more later",
+        "number of training processes; MIN:MAX adds more when there is room",
         "where it runs",
         affects_result=True,
     )
@@ -171,7 +171,7 @@ class JobConfig(Settings):
     # These two are None until the data were read, because a file may have its own validation part.
     validation_fraction: float | None = setting(
         None,
-        "share of the training data that is used for validation, unless the file has x_val",
+        "share of the training data for validation, unless the file has x_val",
         "data",
         affects_result=True,
         in_effect=0.2,
@@ -180,14 +180,14 @@ class JobConfig(Settings):
     )
     validation_split: Literal["stratified", "tail"] | None = setting(
         None,
-        "`stratified` takes the same share of each class; `tail` takes the end, as Keras does",
+        "`stratified` draws from each class; `tail` takes the end, as Keras does",
         "data",
         affects_result=True,
         in_effect="stratified",
     )
     seed: int = setting(
         0,
-        "random seed of the initial weights, the validation split and the data's order",
+        "random seed of the initial weights, the data's split and order",
         "training",
         affects_result=True,
         ge=0,
