@@ -1,8 +1,8 @@
-"""Train a Keras 3 classifier data-parallel on Ray, evaluate it apart, report the result to Prometheus.
+"""Train a Keras 3 classifier data-parallel on Ray, evaluate it in a separate task, report the result to Prometheus.
 
-A room for each thing that one comes to change; imports go down this list only (`make test` checks it): cli, pipeline,
-kubernetes, report, results, evaluation, distributed, training, models, data, config, storage, system. What stands
-beside them is for all. `pipeline/job.py` is the whole job on one page.
+Each subpackage serves one purpose. A subpackage may import only those that come after it in this list (`make test`
+checks it): cli, pipeline, kubernetes, report, results, evaluation, distributed, training, models, data, config,
+storage, system. All of them may import the modules beside them. `pipeline/job.py` shows the whole job on one page.
 """
 
 from importlib.metadata import version

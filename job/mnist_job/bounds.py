@@ -1,8 +1,8 @@
-"""What is tried again, how often, and for how long: every bound of a run that is not a setting stands here.
+"""Timeouts, intervals and numbers of retries that are not settings.
 
-A worker that is lost, or fails in a way that may pass, is started again with all others from the last good checkpoint,
-`max_failures` times; whatever else a worker raises is the fault of the data, the model or this program, and ends the
-run at once. `errors.py` says with which code.
+When a worker is lost, or fails with an error that a retry may solve, all workers restart from the last intact
+checkpoint, at most `max_failures` times. Any other error of a worker is a fault of the data, the model or this program:
+it ends the run at once. `errors.py` lists the exit codes.
 """
 
 import signal
@@ -17,25 +17,26 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from mnist_job.errors import JobError, UsageError
 
 CHECKPOINTS_TO_KEEP = 2  # the last, and the one before it in case the last is damaged
-RESIZE_SECONDS = 20.0  # between two looks whether an elastic run can have more workers
-EVALUATION_RETRIES = 2  # of the evaluate task, when its process or node is lost
-HEAD_START_SECONDS = 5.0  # of an evaluation's process that runs only in idle moments, before another one starts
-CONNECT_SECONDS = 10.0  # Ray itself would ask an address that does not answer for minutes
-LOOK_SECONDS = 20.0  # at each node, for what it knows of workers that died: a process has to start there
-LEASE_RENEWAL_SECONDS = 10.0  # of a run's lease on its folder, where the store has no locks
-LEASE_SECONDS = 45.0  # after its last renewal; then another run may take the folder over
-LEASE_LOOK_SECONDS = 2.0  # between two looks whether another run renews its lease
-ROOM_SECONDS = 300.0  # for an autoscaler to make room for the evaluation
-EXPORTER_START_SECONDS = 60.0  # a process, on a head that may be busy
-# `ray job stop` kills 3 s after its SIGTERM; and a place that failed is not waited for twice.
+RESIZE_SECONDS = 20.0  # interval at which an elastic run checks for room for more workers
+EVALUATION_RETRIES = 2  # when the process or the node of the evaluate task is lost
+HEAD_START_SECONDS = 5.0  # how long to wait for an evaluation process that started at low priority, before a new one
+CONNECT_SECONDS = 10.0  # timeout of a connection; Ray itself retries an address for minutes
+LOOK_SECONDS = 20.0  # timeout when asking all nodes for killed workers, and when waiting for the autoscaler's report
+LEASE_RENEWAL_SECONDS = 10.0  # interval at which a run renews the lease on its folder, where the store has no locks
+LEASE_SECONDS = 45.0  # a lease that was not renewed for this long has expired, and another run may take the folder
+LEASE_LOOK_SECONDS = 2.0  # interval at which a run checks whether another run has renewed its lease
+ROOM_SECONDS = 300.0  # how long to wait for an autoscaler to make room for the evaluation
+EXPORTER_START_SECONDS = 60.0  # timeout for the start of the exporter's process on a head that may be busy
+# Timeout where a run must end soon: `ray job stop` sends SIGKILL 3 s after SIGTERM. Also after a delivery that has
+# failed, so that the full timeout is not spent twice.
 HASTY_SECONDS = 2.0
-# A main thread that is inside a library does not hear its deadline. Long enough to clear up, if it does.
+# A main thread inside a C library does not notice its deadline. This is how long it may take to clean up if it does.
 DEAF_SECONDS = 30.0
-LAST_WORDS_SECONDS = 10.0  # for the driver to say why its Ray ended, where that was not killed
-IMPORT_SECONDS = 30.0  # of what publishes a failure in the place of a driver that died, on a busy machine
+LAST_WORDS_SECONDS = 10.0  # how long to wait for the driver to say why its Ray ended, if it was not killed
+IMPORT_SECONDS = 30.0  # timeout for the imports that publish a failure for a driver that died, on a busy machine
 
-# What a worker gets to hear when another one, its node or the network is gone, or a port was taken from under it (ray
-# issue 34271). TensorFlow's classes by name: a driver that imported them would pay for TensorFlow.
+# Errors that a worker raises when another worker, its node or the network is lost, or when another process takes its
+# port (ray issue 34271). TensorFlow's classes are given by name, so that the driver does not have to import TensorFlow.
 _MAY_PASS = frozenset(
     {"OSError", "EOFError", "RayError"}
     | {"AbortedError", "CancelledError", "DeadlineExceededError", "InternalError", "UnavailableError", "UnknownError"}
@@ -45,7 +46,7 @@ ResultT = TypeVar("ResultT")
 
 
 def worth_a_restart(error: BaseException) -> bool:
-    """Whether a worker's exception may pass when all workers start again."""
+    """Return whether a restart of all workers may solve this exception of a worker."""
     return any(kind.__name__ in _MAY_PASS for kind in type(error).__mro__)
 
 
@@ -55,7 +56,7 @@ def patiently(
     errors: tuple[type[Exception], ...],
     worth: Callable[[BaseException], bool] = lambda _: True,
 ) -> ResultT:
-    """Call `attempt` with the seconds that are left, again while it raises one of `errors` that is `worth` it.
+    """Call `attempt` with the seconds that are left. Retry while it raises one of `errors` and `worth` returns True.
 
     Raises the last error when `seconds` have passed.
     """
@@ -70,16 +71,16 @@ def patiently(
 
 
 class Deadline:
-    """The whole run's. When it has passed, the main thread gets a KeyboardInterrupt, as from a signal."""
+    """The deadline of the whole run. When it passes, the main thread gets a KeyboardInterrupt, as from a signal."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self.passed = False
-        self.stage: type[JobError] = UsageError  # what the run would end as now
+        self.stage: type[JobError] = UsageError  # the error that the run ends with if the deadline passes now
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Counts while this is open. At most one at a time in a process, and in its main thread."""
+        """Run the timer in this context. Enter it in the main thread, at most one at a time in a process."""
         if self.seconds is None:
             yield
             return
@@ -92,7 +93,7 @@ class Deadline:
             signal.signal(signal.SIGALRM, former)
 
     def error(self) -> JobError:
-        """What a run that ends by its deadline ends with."""
+        """Return the error of a run that the deadline has ended."""
         return self.stage(f"--timeout {self.seconds:g}: the run took longer")
 
     def _interrupt(self, _number: int, _frame: types.FrameType | None) -> NoReturn:

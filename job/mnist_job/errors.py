@@ -1,20 +1,20 @@
-"""What can end a job early: one exception for each exit code.
+"""The exceptions that end a job early: one for each exit code.
 
-Raise them with one sentence that says what is wrong, where, and what to do; the command line prints it as it is.
-Whatever else is raised is a fault of this program and ends as the stage in which it was raised.
+Raise them with one sentence that says what is wrong, where, and what to do; the command line prints it unchanged.
+Any other exception is a fault of this program. It gets the exit code of the stage that raised it.
 """
 
 from typing import ClassVar
 
 
 class JobError(Exception):
-    """Base of everything that ends a job with a code of its own."""
+    """Base class of all errors that have their own exit code."""
 
     exit_code: ClassVar[int]
 
 
 class UsageError(JobError):
-    """A flag, an environment variable or the configuration file is wrong. One line a fault."""
+    """A flag, an environment variable or the configuration file is wrong. The message has one line for each fault."""
 
     exit_code = 2
 
@@ -26,13 +26,13 @@ class DataError(JobError):
 
 
 class ClusterError(JobError):
-    """The cluster, Ray's or Kubernetes', cannot hold the job, or cannot be reached."""
+    """The Ray or Kubernetes cluster has no room for the job, or cannot be reached."""
 
     exit_code = 4
 
 
 class TrainingError(JobError):
-    """Training failed, and failed again as often as it may be retried."""
+    """Training failed, and no retry is left."""
 
     exit_code = 5
 
@@ -44,7 +44,7 @@ class EvaluationError(JobError):
 
 
 class QualityError(JobError):
-    """The model was trained and evaluated, and is below `--min-accuracy` or `--min-recall`."""
+    """The model was trained and evaluated, but it is below `--min-accuracy` or `--min-recall`."""
 
     exit_code = 7
 
@@ -56,27 +56,27 @@ class DeliveryError(JobError):
 
 
 class Interrupted(JobError):  # noqa: N818 it is no error
-    """Ctrl-C or SIGTERM."""
+    """The run got Ctrl-C or SIGTERM."""
 
     exit_code = 130
 
     def __init__(
-        self, told: str = "interrupted; nothing was published, and the same command goes on from the last epoch"
+        self, told: str = "interrupted; nothing was published, and the same command resumes from the last epoch"
     ) -> None:
         super().__init__(told)
 
 
 NAMES = {error.exit_code: error.__name__ for error in JobError.__subclasses__()}
-"""What each exit code is called."""
+"""The name of each exit code."""
 
 
 def last_line(error: BaseException) -> str:
-    """The exception's own line of a text that may hold a traceback."""
+    """Return the last line of the exception's text, which may be a whole traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def one_line(text: object, most: int) -> str:
-    """A text of any origin in one line of at most so many characters."""
+    """Return the text as one line of at most `most` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,4 +1,4 @@
-"""What the job says: sentences for people or, by `--log-format json`, an object a line for log collectors."""
+"""What the job prints: sentences for people or, with `--log-format json`, one JSON object a line for log collectors."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _STYLES = {"warning": "yellow", "error": "red"}  # in terminals, and not where N
 
 
 def write(text: str) -> None:
-    """To standard output, all of it or what is read of it: a reader that goes (`| head -1`) is no failure."""
+    """Write to standard output. It is no error if the reader stops reading early (`| head -1`)."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -26,59 +26,59 @@ def write(text: str) -> None:
 
 
 class Log:
-    """Lines with a level and, for programs, fields: a sentence, or an object of `time`, `level`, `message` and these.
+    """The log: sentences, or JSON objects of `time`, `level`, `message` and the fields of the call.
 
-    What goes wrong for good is said to standard error, all else to `file`, as it is now: Ray puts another in its place.
+    Failures and tracebacks go to standard error, all other lines to `file` as set now (Ray replaces sys.stdout later).
     """
 
     def __init__(self, file: TextIO | None = None, *, json_lines: bool = False) -> None:
         self.json_lines = json_lines
         self.verbose = False
         self.console = _Console(file or sys.stdout)
-        self.facts: dict[str, Any] = {}  # what `result` was told, for `-o json`
+        self.facts: dict[str, Any] = {}  # the fields of `result`, for `-o json`
         self._errors = _Console(sys.stderr)
 
     def follow(self, before: TextIO, file: TextIO) -> None:
-        """Write to `file` from now on what went to `before`."""
+        """From now on, write to `file` what went to `before`."""
         for console in (self.console, self._errors):
             if console.file is before:
                 console.file = file
 
     def restore_terminal(self) -> None:
-        """End the bar of a process that could not: its line goes, and the cursor is there again."""
+        """Erase the progress bar of a process that died, and show the cursor again."""
         if self.is_live:
             self.console.control(Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2)))
             self.console.show_cursor(True)
 
     @property
     def is_live(self) -> bool:
-        """Whether a bar may be drawn, by the console's `file`: FORCE_COLOR makes no terminal of a pipe."""
+        """Whether `file` is a terminal that can show a progress bar. FORCE_COLOR does not make a pipe a terminal."""
         return self.console.file.isatty() and not self.console.is_dumb_terminal and not self.json_lines
 
     def info(self, message: str, **fields: Any) -> None:
-        """A step that went as it should."""
+        """Log a step that succeeded."""
         self._say(self.console, "info", message, fields)
 
     def result(self, message: str, **fields: Any) -> None:
-        """What a run is for. Its fields are remembered as `facts`."""
+        """Log a result of the run, and keep its fields as `facts`."""
         self.facts |= fields
         self.info(message, **fields)
 
     def warning(self, message: str, **fields: Any) -> None:
-        """What should not have been, and is being mended."""
+        """Log a problem that does not end the run."""
         self._say(self.console, "warning", message, fields)
 
     def failure(self, message: str, **fields: Any) -> None:
-        """Why the program ends."""
+        """Log the error that ends the program."""
         self._say(self._errors, "error", message, fields)
 
     def traceback(self, text: str) -> None:
-        """Where an error was raised."""
+        """Log the traceback of an error."""
         self._say(self._errors, "debug", text, {})
 
     @contextmanager
     def document(self, format: str) -> Iterator[None]:
-        """By `-o json`, standard output gets the result as one document, and standard error all else that is said."""
+        """With `-o json`, write the result to standard output as one document, and all log lines to standard error."""
         if format != "json":
             yield
             return
@@ -87,7 +87,7 @@ class Log:
         self.write_document(0, None)
 
     def write_document(self, exit_code: int, reason: str | None) -> None:
-        """The facts, and how it ended, to standard output."""
+        """Write the facts, the exit code and the reason of a failure to standard output."""
         write(json.dumps(self.facts | {"exit_code": exit_code, "reason": reason}, indent=2, allow_nan=False) + "\n")
 
     def _say(self, console: Console, level: str, message: str, fields: dict[str, Any]) -> None:
@@ -100,13 +100,13 @@ class Log:
 
 
 class _Console(Console):
-    """Prints text as it is; in a terminal, with colours, and above a live bar."""
+    """A console that prints text unchanged; in a terminal, with colours and above the progress bar."""
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads any more (`| head`): that ends the lines, and not the run."""
+        """Stop printing when the reader has gone (`| head`), but do not end the run."""
         _silence(self.file)
 
 
@@ -117,5 +117,5 @@ def _silence(file: Any) -> None:
 
 
 def _json_value(value: Any) -> Any:
-    """JSON has no word for a loss that is not finite."""
+    """Return the value, or None for a number that is not finite: JSON has no such number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Where a run's time goes: a clock that gives every second to a phase."""
+"""The phases of a run, and a clock that assigns every second to one of them."""
 
 import time
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 PHASES = {
     "data": "reading and checking the data",
     "ray_start": "starting Ray, or connecting to it",
-    "worker_start": "Ray Train, until the workers run; where some were lost, also what was lost with them",
+    "worker_start": "Ray Train, until the workers run; after a restart, also the work that was lost",
     "imports": "the first worker importing TensorFlow",
     "setup": "TensorFlow's cluster, the data on the device, the model, the checkpoint",
     "tracing": "TensorFlow's graphs of the epoch",
@@ -17,20 +17,20 @@ PHASES = {
     "evaluate": "the evaluate task",
     "publish": "delivering the result and writing its files",
 }
-"""Each phase, in the order of a run."""
+"""The phases in the order of a run, each with a description."""
 
 
 class Clock:
-    """Seconds by phase since it was made."""
+    """The seconds of each phase since this object was made."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def ended(self, phase: str, measured: Mapping[str, float] | None = None) -> None:
-        """Give the time since the last call to `phase`, but for what was `measured` elsewhere meanwhile.
+        """Assign the time since the last call to `phase`, except the seconds that were `measured` elsewhere.
 
-        Where more was measured, as by a worker whose last word came late, the next phase has that less.
+        If more was `measured` than has passed, because a worker's report came late, the next phase gets that much less.
         """
         now = time.perf_counter()
         spent = dict(measured or {})
@@ -41,6 +41,6 @@ class Clock:
         self._last += sum(spent.values())
 
     def handed_over(self) -> dict[str, float]:
-        """The seconds since this was last asked."""
+        """Return the seconds of each phase since the last call of this method."""
         taken, self.seconds = self.seconds, {}
         return taken

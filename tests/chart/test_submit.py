@@ -132,9 +132,13 @@ def test_force_is_another_run(submitted):
         (["--workers", "3", "--gpus", "2"], {}, "--workers 3: --gpus 2 runs 2 of them in a pod each; give a multiple"),
         (["--workers", "1:4", "--gpus", "2"], {}, "--workers 1:4: --gpus 2 runs 2 of them in a pod each; give a multi"),
         (["--workers", "1:64"], {}, "--batch-size: is less than one image for each of 64 workers"),
-        (["--gpus", "two"], {}, "--gpus two: is no number of GPUs of each worker pod"),
+        (["--gpus", "two"], {}, "--gpus two: is not a number of GPUs for each worker pod"),
         (["--gpus", "1"], {}, "image.tag: workerGroups.default has GPUs, and 0.1.0 names an image without CUDA; set"),
-        (["--output", "/runs"], {}, "--output /runs: pods share no folder of this name; give a URI, or leave it out"),
+        (
+            ["--output", "/runs"],
+            {},
+            "--output /runs: is a local folder, which pods cannot share; give a URI, or leave it out",
+        ),
         (["--epochs", "0"], {}, "--epochs: 0: Input should be greater than or equal to 1"),
         (["--data", "here.npz"], {}, "settings.data: here.npz is relative, to no folder that the pods share; use"),
         (["--name", "a_b"], {}, "--name a_b: invalid release name"),
@@ -143,7 +147,7 @@ def test_force_is_another_run(submitted):
         (
             [],
             {"MNIST_JOB_ADDRESS": "auto"},
-            "address: means nothing to `submit`, as the chart decides it; leave it out",
+            "address: has no effect with `submit`, because the chart sets it; leave it out",
         ),
     ],
 )
@@ -159,11 +163,11 @@ def test_faults_are_told_before_a_cluster_is_asked(arguments, environment, told,
     ("content", "told"),
     [
         ("setings: {}", "the chart's values: at '': additional properties 'setings' not allowed"),
-        ("mode: cluster", "--values {}: mode: cluster has no job to submit; take `helm install` for it"),
+        ("mode: cluster", "--values {}: mode: cluster has no job to submit; use `helm install` for it"),
         ("- a", "--values {}: holds list, not the chart's values as `name: value`"),
         (
             "workerGroups: {default: null, big: {replicas: 1, gpus: 0, resources: {}}}",
-            "--values {}: has worker groups of its own; set replicas and gpus of each there",
+            "--values {}: defines other worker groups; set replicas and gpus of each group there",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_same_again_starts_nothing(user, first):
     before = state(user, "first")
     again = user.submit("first", "--wait")
     assert again.returncode == 0
-    assert "these settings were submitted before; --force runs them anew" in again.stdout
+    assert "these settings were submitted before; --force runs them again" in again.stdout
     assert state(user, "first") == before
 
 
@@ -107,11 +107,11 @@ def test_cancel_frees_the_pods_and_submit_goes_on(user):
     assert user.submit("long", *LONG).returncode == 0
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "the first epoch")
     following = user.command("cancel", "long")
-    assert "goes on from its last epoch" in following.stdout
+    assert "resumes from the last epoch" in following.stdout
     wait_until(lambda: state(user, "long")["phase"] == "Cancelled", "the end of the run")
     wait_until(lambda: state(user, "long")["pods"] == [], "the end of its pods")
     again = user.submit("long", *LONG)
-    assert "goes on where it was cancelled" in again.stdout
+    assert "resumes where it was cancelled" in again.stdout
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "another epoch")
     assert "from epoch " in user.command("logs", "long").stdout
     former = state(user, "long")["rayjob"]
@@ -201,7 +201,7 @@ def test_a_failed_upgrade_starts_nothing_and_what_it_leaves_is_found_by_its_labe
         cause, note = done.stderr.splitlines()[-2:]
         assert done.returncode == 4
         assert cause.startswith(told.format(name))
-        assert "some of what it had created is left, as that cannot be removed: " in note
+        assert "some objects that it created are left, because they cannot be removed: " in note
     assert left.rayjob()["metadata"]["uid"] == first
 
     left.uninstall()
@@ -254,7 +254,7 @@ def test_more_cpus_than_there_are(user):
     assert done.returncode == 4
     (node, *_) = json.loads(kubectl("get", "nodes", "--output=json"))["items"]
     assert "Insufficient cpu" in done.stderr
-    assert f"CPUs: 1000 asked for, {node['status']['allocatable']['cpu']} on all nodes, at most " in done.stderr
+    assert f"CPUs: 1000 requested, {node['status']['allocatable']['cpu']} on all nodes, at most " in done.stderr
     assert user.command("cancel", "huge", "--delete").returncode == 0
 
 
@@ -262,7 +262,7 @@ def test_a_namespace_that_is_not_there(user):
     done = job("submit", "--namespace", "there-is-none", "--name", "lost", cwd=user.folder)
     assert (done.returncode, done.stderr) == (
         4,
-        "mnist-job: there is no namespace there-is-none; make it: kubectl create namespace there-is-none\n",
+        "mnist-job: there is no namespace there-is-none; create it: kubectl create namespace there-is-none\n",
     )
 
 

@@ -74,7 +74,7 @@ def test_a_cluster_of_another_version(head, tmp_path):
     result = subprocess.run(command, cwd=tmp_path, env=os.environ | TOKEN, capture_output=True, text=True)
     python = ".".join(map(str, sys.version_info[:3]))
     expected = (
-        rf"the cluster runs Ray 2\.\d+\.\d+ and Python {python}, and this program Ray 2.1.0 and Python {python}; "
+        rf"the cluster runs Ray 2\.\d+\.\d+ and Python {python}, but this program runs Ray 2.1.0 and Python {python}; "
     )
     refused(result, 4)
     assert re.search(expected, result.stderr), result.stderr
@@ -83,7 +83,7 @@ def test_a_cluster_of_another_version(head, tmp_path):
 def test_the_port_of_the_dashboard(head, tmp_path):
     address = head.jobs.removeprefix("http://")
     result = job("run", *TINY, "--address", address, cwd=tmp_path, **TOKEN)
-    refused(result, 4, f"--address {address}: something listens there, and is no Ray head that answers; give the ")
+    refused(result, 4, f"--address {address}: something listens there, but it does not answer as a Ray head; give the ")
 
 
 def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):

@@ -45,7 +45,7 @@ def test_a_fault_of_the_model_is_not_tried_again(tmp_path):
     """Two layers of a million units need more memory than there is."""
     result = job("run", *TINY, "--hidden-layers", "1000000,1000000", cwd=tmp_path)
     assert_ends(result, 5, "training failed: ResourceExhaustedError")
-    assert "workers are started again" not in result.stdout
+    assert "all workers restart" not in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -46,7 +46,7 @@ def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     workers(process)[1].kill()
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
-    assert stdout.count("workers are started again") == 1
+    assert stdout.count("all workers restart") == 1
     epochs = [text for text in stdout.splitlines() if text.startswith("epoch ")]
     assert len(epochs) == {"2": 4, "epoch 2/4": 2, "epoch 3/4": 1}[line if line.startswith("epoch") else "2"]
     assert values((tmp_path / "runs/lost/metrics.prom").read_text())["mnist_job_worker_restarts"] == 1
@@ -113,7 +113,7 @@ def test_a_finished_job_is_not_done_twice(undisturbed, pushgateway):
     result = job(*RUN, "--pushgateway-url", pushgateway, cwd=undisturbed)
     assert (result.returncode, result.stderr) == (0, "")
     run = outcome(undisturbed)["identity"]["run"]
-    assert f"run {run} has done this already; --force does it anew" in result.stdout
+    assert f"run {run} has already done this; --force repeats it" in result.stdout
     assert "starting a local Ray" not in result.stdout
     assert checksums(undisturbed) == before
 
@@ -158,7 +158,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     (before / "optimizer.npz").write_bytes(intact)
     result = job(*RUN, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"a damaged checkpoint was passed over: {last.name}: model.keras is not as it was written" in result.stdout
+    assert (
+        f"a damaged checkpoint was skipped: {last.name}: model.keras has changed since it was written" in result.stdout
+    )
     assert_ends_like(tmp_path, undisturbed)
 
 

@@ -217,7 +217,7 @@ def test_exit_code_2_for_a_missing_model(tmp_path):
 def test_exit_code_2_for_a_cluster_that_is_none_is_told_once(tmp_path):
     flags = ("--kubernetes-result", "result", "--kubernetes-rayjob", "job")
     result = job("run", *TINY, *flags, cwd=tmp_path, HOME=str(tmp_path), KUBECONFIG=str(tmp_path / "none"))
-    ends(result, 2, "--kubernetes-result, --kubernetes-rayjob: this is no pod", tmp_path)
+    ends(result, 2, "--kubernetes-result, --kubernetes-rayjob: this is not a pod", tmp_path)
 
 
 def test_exit_code_3_for_bad_data(tmp_path, npz, arrays):
@@ -310,7 +310,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (
         130,
-        "mnist-job: interrupted; nothing was published, and the same command goes on from the last epoch\n",
+        "mnist-job: interrupted; nothing was published, and the same command resumes from the last epoch\n",
     )
     _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
     assert alive == []

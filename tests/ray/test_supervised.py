@@ -89,7 +89,9 @@ def test_a_driver_that_is_killed_in_place_of_its_workers(tmp_path, pushgateway):
     left = Left(process)
     (driver,) = psutil.Process(process.pid).children()
     driver.kill()
-    assert_told(process, "the driver was killed by SIGKILL (137), perhaps for its memory", tmp_path / "job.prom")
+    assert_told(
+        process, "the driver was killed by SIGKILL (137), perhaps because it ran out of memory", tmp_path / "job.prom"
+    )
     left.assert_nothing()
     with urllib.request.urlopen(f"{pushgateway}/metrics") as answer:
         assert 'mnist_job_last_run_succeeded{instance="",job="mnist-job"} 0' in answer.read().decode()
@@ -102,11 +104,11 @@ def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
     left = Left(process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    wait_for(process, "still stopping; once more ends it at once")
+    wait_for(process, "still stopping; a third signal ends it immediately")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
-    assert stderr == "mnist-job: interrupted, and ended at once; the same command goes on from the last epoch\n"
+    assert stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last epoch\n"
     left.assert_nothing()
 
 

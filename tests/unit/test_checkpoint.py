@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, what is damaged is passed over, and nothing starts from nothing unnoticed."""
+"""Checkpoints: what is saved comes back, what is damaged is skipped, and no run starts from the beginning unnoticed."""
 
 import hashlib
 import json
@@ -183,7 +183,7 @@ def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(train
     (place / file).write_bytes(other := (place / file).read_bytes() + b" ")
     (place / MANIFEST).write_text(json.dumps(manifest | {file: hashlib.sha256(other).hexdigest()}))
     before = [np.asarray(variable) for variable in trained[0].variables]
-    with pytest.raises(Changed, match=f"{file} is not as it was written") as changed:
+    with pytest.raises(Changed, match=f"{file} has changed since it was written") as changed:
         checkpoints.restore(newest.path, newest.manifest, *trained)
     assert worth_a_restart(changed.value)
     for ours, theirs in zip(trained[0].variables, before, strict=True):

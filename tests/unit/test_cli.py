@@ -162,7 +162,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     printed = capsys.readouterr()
     assert objects(printed.out) == [
         {"level": "info", "message": "training"},
-        {"level": "warning", "message": "a damaged checkpoint was passed over: epoch-1", "checkpoint": "epoch-1"},
+        {"level": "warning", "message": "a damaged checkpoint was skipped: epoch-1", "checkpoint": "epoch-1"},
         {"level": "info", "message": "2 workers have started", "workers": 2},
         {
             "level": "info",
@@ -177,7 +177,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
         },
         {
             "level": "warning",
-            "message": "workers are started again from the last epoch: worker 1 was lost",
+            "message": "all workers restart from the last epoch: worker 1 was lost",
             "reason": "worker 1 was lost",
         },
         {"level": "info", "message": f"data             1.00 s  {PHASES['data']}", "phase": "data", "seconds": 1.0},

@@ -238,6 +238,6 @@ def test_an_api_server_that_never_answers_is_given_up(monkeypatch, tmp_path):
 def test_outside_of_kubernetes_it_is_refused_beforehand(monkeypatch, tmp_path):
     use(monkeypatch, tmp_path, 1)
     (tmp_path / "kubeconfig").unlink()
-    with pytest.raises(UsageError, match="--kubernetes-result, --kubernetes-rayjob: this is no pod"):
+    with pytest.raises(UsageError, match="--kubernetes-result, --kubernetes-rayjob: this is not a pod"):
         result.check(CONFIG)
     result.check(JobConfig())

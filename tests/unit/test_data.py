@@ -110,7 +110,7 @@ REFUSED = {
     "negative pixels": ({"x_train": X - 1}, "x_train: holds pixels that are not whole numbers from 0 to 255"),
     "large pixels": ({"x_train": X + 256}, "x_train: holds pixels that are not whole numbers from 0 to 255"),
     "all dark": ({"x_train": X.astype(np.uint8)}, "x_train: every pixel is 0"),
-    "float labels": ({"y_train": np.zeros(100)}, "y_train: dtype float64 is no label"),
+    "float labels": ({"y_train": np.zeros(100)}, "y_train: dtype float64 is not a type for labels"),
     "one-hot labels": ({"y_train": np.eye(100, dtype=int)}, "y_train: shape (100, 100)"),
     "negative labels": ({"y_train": np.r_[0, 1, np.full(98, -1)]}, "y_train: holds label -1 at index 2"),
     "huge labels": ({"y_train": np.full(100, 2**40)}, "y_train: holds label 1099511627776"),
@@ -119,23 +119,32 @@ REFUSED = {
     "a single class that is not 0": ({"y_train": np.full(100, 5)}, "y_train: holds a single class"),
     "a stray label": (
         {"y_train": np.r_[np.arange(50) % 3, 65535, np.arange(49) % 3]},
-        "y_train: holds label 65535 at index 50, far above its number of different labels, 4; remove that image, or "
-        "number the classes from 0 to 3",
+        "y_train: holds label 65535 at index 50, which is far above the number of different labels, 4; "
+        "remove that image, or number the classes from 0 to 3",
     ),
-    "a stray label among many": ({"y_train": np.r_[np.arange(99), 1000]}, "y_train: holds label 1000 at index 99, far"),
+    "a stray label among many": (
+        {"y_train": np.r_[np.arange(99), 1000]},
+        "y_train: holds label 1000 at index 99, which",
+    ),
     "a test class that training lacks": (
         {"y_train": np.arange(100) % 2 * 2, "y_test": np.arange(30) % 3},
-        "y_test: holds class 1, of which there is no training image",
+        "y_test: holds class 1, but there is no training image of it",
     ),
-    "x_val alone": ({"x_val": X[:9].astype(np.uint8)}, "holds x_val alone; a validation part is both x_val and y_val"),
-    "y_val alone": ({"y_val": np.arange(9) % 3}, "holds y_val alone; a validation part is both x_val and y_val"),
+    "x_val alone": (
+        {"x_val": X[:9].astype(np.uint8)},
+        "holds x_val but not the other array; a validation part needs both x_val and y_val",
+    ),
+    "y_val alone": (
+        {"y_val": np.arange(9) % 3},
+        "holds y_val but not the other array; a validation part needs both x_val and y_val",
+    ),
     "validation images of another shape": (
         {"x_val": np.ones((9, 5, 4), np.uint8), "y_val": np.arange(9) % 3},
         "x_val: images of 5x4",
     ),
     "a validation class that training lacks": (
         {"y_train": np.arange(100) % 2 * 2, "x_val": np.ones((9, 4, 5), np.uint8), "y_val": np.arange(9) % 3},
-        "y_val: holds class 1, of which there is no training image",
+        "y_val: holds class 1, but there is no training image of it",
     ),
     "fewer validation labels": (
         {"x_val": np.ones((9, 4, 5), np.uint8), "y_val": np.arange(8) % 3},
@@ -186,7 +195,7 @@ def test_splits_that_leave_too_little_are_refused(npz, capsys, flags, sentence):
 def test_a_tail_with_classes_that_training_lacks_is_refused(npz, arrays, capsys):
     path = npz(y_train=np.sort(arrays["y_train"]))
     line = refusal(capsys, path, "--validation-split", "tail", "--validation-fraction", "0.4")
-    assert "y_train: the last 40 labels, its validation part, hold class 2, and the training part does not" in line
+    assert "y_train: the last 40 labels, its validation part, hold class 2, but the training part does not" in line
     assert "--validation-split stratified" in line
 
 
@@ -221,7 +230,7 @@ def test_a_validation_part_of_the_file_s_own_is_used_and_nothing_is_split_off(ow
 )
 def test_a_split_beside_a_validation_part_of_the_file_s_own_is_refused(own_validation, capsys, flags):
     assert main.main(["run", "--data", str(own_validation), *flags]) == 2
-    assert f"{' '.join(flags)}: {own_validation} holds a validation part of its own" in capsys.readouterr().err
+    assert f"{' '.join(flags)}: {own_validation} has its own validation part" in capsys.readouterr().err
 
 
 # --- what was checked is what is used ---------------------------------------------------------------------------------
@@ -370,7 +379,7 @@ def test_another_file_in_the_place_of_mnist_is_refused_and_stays(tmp_path, monke
     kept = tmp_path / "datasets/mnist.npz"
     kept.parent.mkdir()
     kept.write_bytes(b"mine")
-    with pytest.raises(DataError, match="is another file than Keras's"):
+    with pytest.raises(DataError, match="is not the same file as Keras's"):
         training("mnist")
     assert kept.read_bytes() == b"mine"
 

@@ -181,7 +181,7 @@ def test_no_cluster(tmp_path, monkeypatch, capsys):
     ]
     (tmp_path / "kubeconfig").unlink()
     assert main(["status"]) == 4
-    assert told(capsys)[1][0].endswith("KUBECONFIG names the file of a cluster")
+    assert told(capsys)[1][0].endswith("set KUBECONFIG to the kubeconfig of a cluster")
 
 
 USER = "{users: [{name: here, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: '%s'}}}]}"
@@ -322,8 +322,8 @@ def test_too_few_cpus_are_counted(cluster, capsys):
     ]
     cluster.objects |= {"/api/v1/nodes": {"items": nodes}, "/api/v1/pods": {"items": taken}}
     assert state(capsys)["pods"][0]["waits"] == (
-        "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu. (CPUs: 1.5 asked for, 4 on all nodes, at most "
-        "1.3 free on one); ask for less by --values (workerGroups, head), or add nodes"
+        "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu. (CPUs: 1.5 requested, 4 on all nodes, at most "
+        "1.3 free on one); request less in --values (workerGroups, head), or add nodes"
     )
     cluster.objects["/api/v1/nodes"] = (403, "forbidden")
     assert state(capsys)["pods"][0]["waits"] == "Unschedulable: 0/2 nodes are available: 2 Insufficient cpu."
@@ -348,7 +348,7 @@ def test_watching_ends_when_nothing_more_comes_and_an_interruption_leaves_the_jo
     wait_for(process, "phase     Running")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == (
-        "mnist-job: interrupted; what runs on Kubernetes goes on: mnist-job status nightly --namespace team\n"
+        "mnist-job: interrupted; the job on Kubernetes continues: mnist-job status nightly --namespace team\n"
     )
     assert process.returncode == 130
     cluster.has(rayjob("Complete", jobStatus="SUCCEEDED"))
@@ -415,7 +415,7 @@ def test_waiting_ends_with_the_job_s_own_exit_code(cluster, capsys, monkeypatch,
         line = line.replace("ErrImagePull", "image a cannot be pulled (ErrImagePull: none); check --image, and ")
     assert main(["submit", "--name", "nightly", "--wait"]) == code
     out, err = told(capsys)
-    assert "these settings were submitted before; --force runs them anew" in out
+    assert "these settings were submitted before; --force runs them again" in out
     assert "\n".join(err).startswith(line)
     assert ("test accuracy 0.9800, test loss 0.0600" in out) == (code in (0, 7, 130))
     assert main(["submit", "--name", "nightly", "--wait", "-o", "json"]) == code
@@ -436,7 +436,7 @@ def test_a_script_that_asked_for_json_gets_it_for_a_failure(cluster, capsys):
 def test_cancel_and_submit_again(cluster, capsys, monkeypatch):
     cluster.has(rayjob("Running"))
     assert main(["cancel", "nightly"]) == 0
-    assert "cancelled; the same `submit` goes on from its last epoch" in told(capsys)[0]
+    assert "cancelled; the same `submit` resumes from the last epoch" in told(capsys)[0]
     cluster.has(rayjob("Suspended", suspend=True))
     assert state(capsys)["phase"] == "Cancelled"
     monkeypatch.setattr("mnist_job.kubernetes.submit.install", lambda *_: None)

@@ -73,7 +73,7 @@ def test_a_second_run_is_refused_and_touches_nothing_of_the_first(output, dry_ru
         first.lease.renew()
         assert first.has_checkpoints()
     assert len(told) == 1
-    assert told[0].startswith(f"run {RUN} of this name has not ended; watching for up to 45 s")
+    assert told[0].startswith(f"run {RUN} of this name has not ended; waiting up to 45 s")
     with RunFolder.opened(output, "job", LATER, dry_run=dry_run) as second:  # the first has ended
         assert second.has_checkpoints()
 

@@ -65,7 +65,7 @@ LOCAL = Address("local", "--address")
 )
 def test_a_machine_that_is_too_busy_blames_no_address(error):
     told = str(addresses.refusal(LOCAL, error))
-    assert told.startswith("a Ray of its own cannot be started: it was not ready in time")
+    assert told.startswith("a local Ray cannot be started: it was not ready in time")
     assert "is the machine too busy? start again later" in told
     assert "--address" not in told
 
@@ -73,5 +73,5 @@ def test_a_machine_that_is_too_busy_blames_no_address(error):
 def test_a_limit_on_addresses_is_named(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4 * 2**30, 4 * 2**30))
     told = str(addresses.refusal(LOCAL, Exception("The current node timed out during startup.")))
-    assert "its processes may have 4.0 GiB of addresses each (`ulimit -v`)" in told
+    assert "each of its processes may use only 4.0 GiB of address space (`ulimit -v`)" in told
     assert "`ulimit -v unlimited`" in told

@@ -133,14 +133,14 @@ def test_it_shows_the_most_confident_mistakes():
     [
         ((8, 8), None),
         ((8, 8, 3), None),
-        ((8, 8, 4), "the mean of their 4 channels"),
-        ((200, 100, 3), "are 200x100 pixels, and shown smaller"),
+        ((8, 8, 4), "the mean of the 4 channels"),
+        ((200, 100, 3), "have 200x100 pixels and are scaled down"),
     ],
 )
 def test_it_says_where_an_image_is_not_shown_as_it_is(shape, note):
     text = report.render(whole(evaluation=evaluation(shape=shape)))
-    assert [words in text for words in ("shown smaller", "the mean of their")] == [
-        words in (note or "") for words in ("shown smaller", "the mean of their")
+    assert [words in text for words in ("scaled down", "the mean of the")] == [
+        words in (note or "") for words in ("scaled down", "the mean of the")
     ]
     assert note is None or note in text
 
@@ -364,4 +364,4 @@ def test_an_outcome_of_before_is_read():
 def test_what_nobody_recorded_of_the_training_is_not_made_up():
     words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
     assert "workers not known" in words
-    assert "started again" not in words
+    assert "restarted" not in words

@@ -116,7 +116,7 @@ def two_inputs():
 REFUSED = {
     "a Lambda layer": (
         lambda: functional(lambda p: keras.layers.Lambda(lambda x: x)(p)),
-        "cannot be loaded as a Keras model: a Lambda layer holds code, which is not run; put a layer of Keras's own",
+        "cannot be loaded as a Keras model: a Lambda layer contains code, which is not run; replace it by a layer",
     ),
     "a layer of its own": (
         lambda: functional(lambda p: Mine()(p)),
@@ -126,8 +126,8 @@ REFUSED = {
         lambda: functional(lambda p: keras.layers.Dense(3, activation=own_activation)(p)),
         "cannot be loaded as a Keras model: it needs code that is not Keras's own: own_activation",
     ),
-    "two outputs in a dict": (lambda: functional(lambda p: {"a": p, "b": p}), "gives 2 outputs; want one"),
-    "two outputs in a list": (lambda: functional(lambda p: [p, p]), "gives 2 outputs; want one"),
+    "two outputs in a dict": (lambda: functional(lambda p: {"a": p, "b": p}), "gives 2 outputs; expected one"),
+    "two outputs in a list": (lambda: functional(lambda p: [p, p]), "gives 2 outputs; expected one"),
     "two inputs": (two_inputs, "takes [(None, 4, 5), (None, 4, 5)], but the test images are 4x5"),
     "another shape": (lambda: functional(lambda p: p, (5, 4)), "takes (None, 5, 4), but the test images are 4x5"),
     "another rank": (lambda: functional(lambda p: p, (4, 5, 1)), "takes (None, 4, 5, 1), but the test images are 4x5"),
@@ -141,7 +141,7 @@ REFUSED = {
     ),
     "logits": (
         lambda: functional(lambda p: keras.layers.Dense(3)(p)),
-        "gives rows that do not sum to 1, so no probabilities; end the model with a softmax",
+        "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax",
     ),
     "no number": (
         lambda: functional(lambda p: keras.layers.Rescaling(float("nan"))(p)),
@@ -172,12 +172,12 @@ def test_an_hdf5_file_is_refused_by_what_it_is(tmp_path):
 def test_a_truncated_file_is_refused(saved, keep):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(len(content) * keep)])
-    assert ("it is empty" if keep == 0 else "it is another kind of file, or the beginning of one") in refusal(saved)
+    assert ("it is empty" if keep == 0 else "it is not a .keras file, or is truncated") in refusal(saved)
 
 
 def test_text_is_refused(saved):
     saved.write_text("no zip")
-    assert "cannot be loaded as a Keras model: it is another kind of file" in refusal(saved)
+    assert "cannot be loaded as a Keras model: it is not a .keras file" in refusal(saved)
 
 
 def test_a_zip_file_that_is_no_model_is_refused(saved):
@@ -193,7 +193,7 @@ def test_a_damaged_member_is_refused(saved, member):
     content = bytearray(saved.read_bytes())
     content[info.header_offset + 30 + len(member) + info.compress_size // 2] ^= 0xFF
     saved.write_bytes(content)
-    assert f"it is damaged: {member} is not as it was written" in refusal(saved)
+    assert f"it is damaged: {member} has changed since it was written" in refusal(saved)
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{}", '{"class_name": "Functional"}', "[" * 5000, '"' + "x" * 9999 + '"'])

@@ -81,7 +81,7 @@ def test_another_run_is_refused_with_what_differs_unless_forced(request, state_o
     folder = there[0] if state_of == "finished" else there
     with pytest.raises(UsageError) as refusal:
         settle(folder, mine)
-    assert f"is another: {difference}. Take another --name, or --force" in str(refusal.value)
+    assert f"differs: {difference}. Take another --name, or --force" in str(refusal.value)
     assert folder.has_checkpoints() == (state_of == "unfinished")
     assert settle(folder, mine, force=True) is None
     assert not folder.has_checkpoints()
@@ -97,7 +97,7 @@ def test_what_was_left_before_there_were_two_splits_took_the_tail(folder, state_
     else:
         settle(folder, Record.of(former, "ab"), "1")
     tail, stratified = (record(validation_fraction=0.2, validation_split=split) for split in ("tail", "stratified"))
-    with pytest.raises(UsageError, match="is another: --validation-split is stratified, was tail"):
+    with pytest.raises(UsageError, match="differs: --validation-split is stratified, was tail"):
         settle(folder, stratified)
     assert settle(folder, tail) == (ended if state_of == "finished" else None)
 

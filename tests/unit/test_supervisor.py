@@ -78,7 +78,8 @@ def started(work: str, cwd: Path, **options: object) -> tuple[subprocess.Popen[s
 
 DEATHS = {
     "os.kill(os.getpid(), signal.SIGKILL)": (
-        "the driver was killed by SIGKILL (137), perhaps for its memory: give it more (on Kubernetes head.resources)"
+        "the driver was killed by SIGKILL (137), perhaps because it ran out of memory: "
+        "give it more (on Kubernetes head.resources)"
     ),
     "os.write(2, b'no room left\\n')\nos.abort()": "the driver died of SIGABRT (134): no room left",
     "os.write(2, b'[core] Connection lost\\n')\nos._exit(1)": (
@@ -92,7 +93,7 @@ DEATHS = {
 def test_a_driver_that_dies_is_told_by_a_sentence_a_code_and_the_metrics(tmp_path, work):
     (tmp_path / "job.prom").write_text("mnist_job_test_loss 0.5\nmnist_job_last_run_succeeded 1.0\n")
     result = ended(work, tmp_path)
-    sentence = f"mnist-job: {DEATHS[work]}; the same command goes on from the last epoch\n"
+    sentence = f"mnist-job: {DEATHS[work]}; the same command resumes from the last epoch\n"
     assert (result.returncode, result.stdout, result.stderr) == (4, "", sentence)
     told = values((tmp_path / "job.prom").read_text())
     assert (told["mnist_job_last_run_succeeded"], told["mnist_job_test_loss"]) == (0, 0.5)
@@ -100,7 +101,7 @@ def test_a_driver_that_dies_is_told_by_a_sentence_a_code_and_the_metrics(tmp_pat
 
 def test_a_script_gets_its_document_from_a_driver_that_died(tmp_path):
     result = ended("os._exit(1)", tmp_path, document=True)
-    reason = "the driver ended with exit code 1 before it was done; the same command goes on from the last epoch"
+    reason = "the driver ended with exit code 1 before it was done; the same command resumes from the last epoch"
     assert result.stdout == f'{{\n  "exit_code": 4,\n  "reason": "{reason}"\n}}\n'
 
 
@@ -189,11 +190,11 @@ def test_the_third_interrupt_ends_a_driver_that_hears_none(tmp_path):
     process.send_signal(signal.SIGINT)
     wait_for(process, "ready")
     process.send_signal(signal.SIGTERM)
-    wait_for(process, "still stopping; once more ends it at once")
+    wait_for(process, "still stopping; a third signal ends it immediately")
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
-    assert stderr == "mnist-job: interrupted, and ended at once; the same command goes on from the last epoch\n"
+    assert stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last epoch\n"
     assert values((tmp_path / "job.prom").read_text())["mnist_job_last_run_succeeded"] == 0
     assert not psutil.pid_exists(int(driver))
     assert not Path(folder).exists()
@@ -202,7 +203,7 @@ def test_the_third_interrupt_ends_a_driver_that_hears_none(tmp_path):
 def test_a_driver_that_does_not_hear_its_timeout_is_ended_as_what_it_was_doing(tmp_path):
     work = "tell(stage='TrainingError')\nready()\ntime.sleep(1000)"
     result = ended(work, tmp_path, timeout=0.1, before="supervisor.DEAF_SECONDS = 0")
-    sentence = "mnist-job: --timeout 0.1: the run took longer, and did not let itself be ended\n"
+    sentence = "mnist-job: --timeout 0.1: the run took longer, and did not stop when it was interrupted\n"
     assert (result.returncode, result.stderr) == (5, sentence)
     assert values((tmp_path / "job.prom").read_text())["mnist_job_last_run_succeeded"] == 0
 

@@ -19,7 +19,8 @@ SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging f
         ),
         (
             {0: SILENT, 1: Exception("Worker failed.\nThe actor died unexpectedly before finishing this task.")},
-            "the process of worker 1 on node node-a died (killed, perhaps for its memory, or its node was lost)",
+            "the process of worker 1 on node node-a died "
+            "(killed, perhaps because it ran out of memory, or its node was lost)",
         ),
         ({0: Exception("Trace\nUnavailableError: x")}, "worker 0 on node head: UnavailableError: x"),
         ({7: Exception("UnavailableError: x")}, "worker 7: UnavailableError: x"),

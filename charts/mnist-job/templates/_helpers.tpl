@@ -1,8 +1,8 @@
-{{/* Names, labels, and what follows from several values. */}}
+{{/* Names, labels, and values that are computed from several others. */}}
 
 {{/*
-The name of what the chart makes: the release's, where that is a DNS-1035 label of at most 38 characters. A RayJob's has
-at most 47, of which 9 are the hash of its run.
+The name of the chart's objects: the release's name, if it is a DNS-1035 label of at most 38 characters. The name of a
+RayJob has at most 47 characters, of which 9 are the hash of its run.
 */}}
 {{- define "mnist-job.fullname" -}}
 {{- $name := .Release.Name | replace "." "-" }}
@@ -16,9 +16,9 @@ at most 47, of which 9 are the hash of its run.
 {{- end }}
 
 {{/*
-The name of the RayJob. It carries a hash of what determines the result: the same values never run twice, and a change
-that leaves the result alone (a label, a limit, a dashboard) does not train again. `resume` is another RayJob over the
-same folder.
+The name of the RayJob. It has a hash of the values that affect the result: the same values never run twice, and a
+change of other values (a label, a limit, a dashboard) does not train again. `resume` makes another RayJob with the same
+folder.
 */}}
 {{- define "mnist-job.runName" -}}
 {{- $folder := include "mnist-job.runFolder" . }}
@@ -29,7 +29,7 @@ same folder.
 {{- end }}
 {{- end }}
 
-{{/* The folder of the run, below the place for all runs. */}}
+{{/* The folder of the run, in the folder of all runs. */}}
 {{- define "mnist-job.runFolder" -}}
 {{- $settings := include "mnist-job.settings" . | fromYaml }}
 {{- $run := dict "image" (include "mnist-job.image" .) "rerun" .Values.rerun }}
@@ -42,7 +42,7 @@ same folder.
 {{- printf "%s-%s" (include "mnist-job.fullname" .) (toJson $run | sha256sum | trunc 8) }}
 {{- end }}
 
-{{/* What the Ray cluster's objects are called: a run's, or the standing cluster's. */}}
+{{/* The name of the Ray cluster's objects: that of the run or, in mode `cluster`, of the release. */}}
 {{- define "mnist-job.clusterName" -}}
 {{- if eq .Values.mode "job" }}{{ include "mnist-job.runName" . }}{{ else }}{{ include "mnist-job.fullname" . }}{{ end }}
 {{- end }}
@@ -78,7 +78,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* What a pod is selected by. (list . "head") */}}
+{{/* The labels that select the pods of a component. (list . "head") */}}
 {{- define "mnist-job.selectorLabels" -}}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
@@ -98,7 +98,7 @@ matchExpressions:
 {{- if semverCompare "<4.0.0-0" .Capabilities.HelmVersion.Version }}true{{ end }}
 {{- end }}
 
-{{/* The claim that the pods mount; nothing with an object store. */}}
+{{/* The claim that the pods mount; empty with an object store. */}}
 {{- define "mnist-job.claimName" -}}
 {{- $claim := .Values.storage.persistentVolumeClaim }}
 {{- if .Values.storage.uri }}
@@ -109,7 +109,7 @@ matchExpressions:
 {{- end }}
 {{- end }}
 
-{{/* "true" where the volume takes only one node: all pods must be on it. */}}
+{{/* "true" if the volume can be mounted on only one node: all pods must be on that node. */}}
 {{- define "mnist-job.oneNode" -}}
 {{- if include "mnist-job.claimName" . }}
 {{- if not (has "ReadWriteMany" .Values.storage.persistentVolumeClaim.accessModes) }}true{{ end }}
@@ -124,12 +124,12 @@ matchExpressions:
 {{- end }}
 {{- end }}
 
-{{/* How many training processes a group's pod runs. */}}
+{{/* The number of training processes in a pod of the group. */}}
 {{- define "mnist-job.processes" -}}
 {{ max 1 (int .gpus) }}
 {{- end }}
 
-{{/* The fewest pods of a group, with which it begins, and the most. */}}
+{{/* The least number of pods of a group, which it starts with, and the greatest number. */}}
 {{- define "mnist-job.minReplicas" -}}
 {{ kindIs "invalid" .minReplicas | ternary .replicas .minReplicas }}
 {{- end }}
@@ -137,19 +137,19 @@ matchExpressions:
 {{ kindIs "invalid" .maxReplicas | ternary .replicas .maxReplicas }}
 {{- end }}
 
-{{/* "true" where a group may grow: KubeRay then runs Ray's autoscaler beside the head. */}}
+{{/* "true" if a group may grow. Then KubeRay runs Ray's autoscaler in the head's pod. */}}
 {{- define "mnist-job.autoscaling" -}}
 {{- range .Values.workerGroups }}
 {{- if ne (include "mnist-job.minReplicas" .) (include "mnist-job.maxReplicas" .) }}true{{ end }}
 {{- end }}
 {{- end }}
 
-{{/* "true" where the head talks to the API server: a job's driver reports its result, and the autoscaler asks for pods. */}}
+{{/* "true" if the head uses the API server: to report the result of a job, or to request pods for the autoscaler. */}}
 {{- define "mnist-job.asksApiServer" -}}
 {{- if or (eq .Values.mode "job") (include "mnist-job.autoscaling" .) }}true{{ end }}
 {{- end }}
 
-{{/* The settings file that the program reads: the values' settings, and those that follow from other values. */}}
+{{/* The settings file that the program reads: `settings`, and the settings that are computed from other values. */}}
 {{- define "mnist-job.settings" -}}
 {{- $least := 0 }}
 {{- $most := 0 }}

@@ -1,6 +1,6 @@
-{{/* Where head and workers go outside the cluster, and through which proxy. */}}
+{{/* Connections of head and workers to hosts outside the cluster, and their proxy. */}}
 
-{{/* Ports of the data's and the results' places, and of the proxies on the way there, as far as the values tell. */}}
+{{/* Ports of the hosts of the data and the results, and of the proxies, if they are known from the values. */}}
 {{- define "mnist-job.remotePorts" -}}
 {{- $ports := list }}
 {{- range list .Values.settings.data .Values.storage.uri }}
@@ -12,7 +12,7 @@
 {{- else if has $scheme (list "hdfs" "viewfs") }}
 {{- $ports = append $ports (regexFind "[0-9]+$" (include "mnist-job.hostOf" .) | default 8020 | int) }}
 {{- else if and $scheme (ne $scheme "file") }}
-{{- /* An object store: elsewhere than its vendor's if the query says so, as pyarrow reads it. */}}
+{{- /* An object store. As in pyarrow, the query may contain another endpoint than the vendor's. */}}
 {{- $endpoint := regexFind "[?&]endpoint_override=[^&]*" . | splitList "=" | last }}
 {{- $endpoint = regexReplaceAll "(?i)%3A" (regexReplaceAll "(?i)%2F" $endpoint "/") ":" }}
 {{- $scheme = regexFind "[?&]scheme=[^&]*" . | splitList "=" | last | default "https" }}
@@ -27,12 +27,12 @@
 {{- $ports | uniq | sortAlpha | toJson }}
 {{- end }}
 
-{{/* HOST:PORT of a URL, or of what is only that. */}}
+{{/* The HOST:PORT of a URL, or of a text that is HOST:PORT itself. */}}
 {{- define "mnist-job.hostOf" -}}
 {{- . | splitList "://" | last | splitList "/" | first | splitList "?" | first }}
 {{- end }}
 
-{{/* The port of a URL. (list $url "https"): the scheme of one that has none. */}}
+{{/* The port of a URL. (list $url "https"): the default scheme. */}}
 {{- define "mnist-job.portOf" -}}
 {{- $url := index . 0 }}
 {{- $scheme := regexFind "^[a-z0-9]+://" $url | trimSuffix "://" | default (index . 1) }}
@@ -41,8 +41,9 @@
 {{- end }}
 
 {{/*
-The variables of head and workers: the user's. Where there is a proxy, what is inside the cluster is not asked for through
-it: the API server and the Pushgateway do not answer there. Of both spellings, programs prefer the lower-case one.
+The environment variables of head and workers: those of the user. If there is a proxy, add the cluster's own hosts to
+`no_proxy`, because the API server and the Pushgateway cannot be reached through it. If a variable is set in lower case
+and in upper case, programs prefer the one in lower case.
 */}}
 {{- define "mnist-job.env" -}}
 {{- $env := list }}
@@ -56,7 +57,7 @@ it: the API server and the Pushgateway do not answer there. Of both spellings, p
 {{- if regexMatch "^(?i:(https?|all)_proxy)$" .name }}{{ $proxied = true }}{{ end }}
 {{- if eq .name "NO_PROXY" }}{{ $except = append $except "$(NO_PROXY)" }}{{ end }}
 {{- if eq .name "no_proxy" }}
-{{- /* A variable's value may hold those before it. */}}
+{{- /* A variable's value may refer to the variables before it. */}}
 {{- $except = append $except "$(USERS_NO_PROXY)" }}
 {{- $env = append $env (merge (dict "name" "USERS_NO_PROXY") .) }}
 {{- else }}
@@ -70,7 +71,7 @@ it: the API server and the Pushgateway do not answer there. Of both spellings, p
 {{- end }}
 {{- end }}
 
-{{/* What the NetworkPolicies may lack, as the values do not tell: a sentence each. */}}
+{{/* Connections that the NetworkPolicies may block, because the values do not tell their ports. One sentence each. */}}
 {{- define "mnist-job.unknownPorts" -}}
 {{- $unknown := list }}
 {{- if .Values.networkPolicy.enabled }}

@@ -1,4 +1,4 @@
-{{/* The parts of pods. Everything that Pod Security `restricted` asks for stands here, once. */}}
+{{/* The parts of pods, with everything that Pod Security `restricted` requires. */}}
 
 {{- define "mnist-job.podSecurityContext" -}}
 runAsNonRoot: true
@@ -33,7 +33,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* What all pods have in common. Without service links: they would set variables for each Service that exists. */}}
+{{/* The common part of all pods. Service links are off: they would set variables for each Service of the namespace. */}}
 {{- define "mnist-job.podDefaults" -}}
 enableServiceLinks: false
 serviceAccountName: {{ include "mnist-job.serviceAccountName" . }}
@@ -50,7 +50,7 @@ priorityClassName: {{ .Values.scheduling.priorityClass }}
 {{- end }}
 {{- end }}
 
-{{/* The only writable place of a pod beside its storage. */}}
+{{/* The only writable folder of a pod, except for its storage. */}}
 {{- define "mnist-job.tmpVolume" -}}
 - name: tmp
   emptyDir:
@@ -58,9 +58,8 @@ priorityClassName: {{ .Values.scheduling.priorityClass }}
 {{- end }}
 
 {{/*
-The resources of a container with that volume: what of the node's disk it is sure to get, and where it is evicted, where
-the values do not say so themselves. (list . $resources "1Gi") Not with Kueue, which admits no pod that asks for something
-its queue has no quota of.
+The resources of a container with that volume, plus a request and a limit of ephemeral-storage if the values set none.
+(list . $resources "1Gi") With Kueue, none are added: it admits only pods whose resources all have a quota in the queue.
 */}}
 {{- define "mnist-job.resources" -}}
 {{- $root := index . 0 }}
@@ -79,7 +78,7 @@ its queue has no quota of.
 {{- toYaml (merge (dict "requests" $requests "limits" $limits) $resources) }}
 {{- end }}
 
-{{/* A quantity ("500m", "10Gi", 2) as a plain number. */}}
+{{/* The number of a quantity ("500m", "10Gi", 2). */}}
 {{- define "mnist-job.number" -}}
 {{- $text := toString . }}
 {{- $unit := regexFind "(m|k|[KMGTPE]i?)$" $text }}
@@ -97,8 +96,8 @@ its queue has no quota of.
 {{- end }}
 
 {{/*
-The template of a Ray pod. (list . "worker" $group): `group` has its resources and what places it on a node.
-No app.kubernetes.io/name: KubeRay sets its own, by which the head's Service selects.
+The template of a Ray pod. (list . "worker" $group): `group` has its resources and its rules for nodes.
+The label app.kubernetes.io/name is not set: KubeRay sets it, and the head's Service selects by it.
 */}}
 {{- define "mnist-job.rayPod" -}}
 {{- $root := index . 0 }}
@@ -114,7 +113,7 @@ metadata:
 spec:
   {{- include "mnist-job.podDefaults" $root | nindent 2 }}
   automountServiceAccountToken: {{ and (eq $component "head") (eq (include "mnist-job.asksApiServer" $root) "true") }}
-  # KubeRay starts Ray from a shell, which passes no SIGTERM on: to wait the usual 30 s would change nothing.
+  # KubeRay starts Ray from a shell, which does not forward SIGTERM. So a longer time would not help.
   terminationGracePeriodSeconds: 10
   {{- with $group.nodeSelector }}
   nodeSelector:
@@ -149,7 +148,7 @@ spec:
         - {name: dash-metrics, containerPort: 44227}
         {{- end }}
         - {name: metrics, containerPort: 8080}
-      # KubeRay's own asks after 10 s and then every 5 s; the job begins when all pods are ready.
+      # Faster than KubeRay's probe (after 10 s, then every 5 s), because the job starts when all pods are ready.
       readinessProbe:
         httpGet: {path: /api/healthz, port: 52365}
         initialDelaySeconds: 2
@@ -181,7 +180,7 @@ spec:
   volumes:
     {{- include "mnist-job.tmpVolume" $root | nindent 4 }}
     {{- if and (eq $component "head") (include "mnist-job.autoscaling" $root) }}
-    # KubeRay mounts it at /tmp/ray, for the autoscaler's log; it would make one without a limit.
+    # KubeRay mounts this volume at /tmp/ray for the autoscaler's log. Without it, KubeRay adds one without a limit.
     - name: ray-logs
       emptyDir:
         sizeLimit: {{ $root.Values.tmpSizeLimit }}
@@ -198,7 +197,7 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* A group's affinity, and where the volume takes only one node, the rule that all Ray pods share it. */}}
+{{/* A group's affinity. If the volume can be mounted on only one node, add a rule that all Ray pods share a node. */}}
 {{- define "mnist-job.affinity" -}}
 {{- $affinity := index . 1 | default dict | deepCopy }}
 {{- if include "mnist-job.oneNode" (index . 0) }}

@@ -1,10 +1,10 @@
-{{/* The Ray cluster: of a RayJob in mode `job`, on its own in mode `cluster`. */}}
+{{/* The Ray cluster: in mode `job` a part of the RayJob, in mode `cluster` a RayCluster. */}}
 
 {{- define "mnist-job.rayClusterSpec" -}}
 # The version in the image; KubeRay chooses its probes by it.
 rayVersion: 2.60.0
-# Without a name, KubeRay makes a Secret, named and owned by the RayCluster. It must outlive a RayJob that is deleted,
-# which one of this chart would not: KubeRay needs the token to stop the job, and waits for it for ever.
+# Without a name, KubeRay creates a Secret that the RayCluster owns. KubeRay still needs the token to stop the job when
+# a RayJob is deleted, and waits for it without a timeout. A Secret of this chart would be deleted before that.
 authOptions:
   mode: token
   {{- with .Values.auth.existingSecret }}
@@ -12,8 +12,8 @@ authOptions:
   {{- end }}
 {{- if include "mnist-job.autoscaling" . }}
 enableInTreeAutoscaling: true
-# KubeRay adds a container of these to the head, and gives the pods' ServiceAccount what it needs: a Role of its own, to
-# read, patch and resize this namespace's pods, and to read and patch its RayClusters.
+# KubeRay adds a container with these options to the head. It also creates a Role for the pods' ServiceAccount: to read,
+# patch and resize this namespace's pods, and to read and patch its RayClusters.
 autoscalerOptions:
   version: v2
   imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -46,10 +46,10 @@ workerGroupSpecs:
   replicas: {{ dig $name "replicas" $least $scaled | int | max $least | min $most }}
   minReplicas: {{ $least }}
   maxReplicas: {{ $most }}
-  # KubeRay adds this; were it not here, an upgrade with the same values would change the object.
+  # KubeRay adds this field. Without it here, an upgrade with the same values would change the object.
   scaleStrategy: {{ dig $name "scaleStrategy" dict $scaled | toJson }}
   rayStartParams:
-    # What Ray hands out, whatever the pod requests: a process gets its CPUs or the job says that it does not fit.
+    # The CPUs that Ray can assign, independent of the pod's request, so that each process gets its CPUs.
     num-cpus: {{ mul $processes (ceil $.Values.settings.cpus_per_worker) | quote }}
     {{- if $group.gpus }}
     num-gpus: {{ $group.gpus | quote }}
@@ -60,8 +60,8 @@ workerGroupSpecs:
 {{- end }}
 
 {{/*
-The worker groups of what Kueue has admitted, as they are in the cluster: Kueue has written labels and its flavor's nodes
-into them, and Helm 4 gives up an upgrade that would undo it. Nothing is lost: KubeRay ignores changes to a RayJob's pods.
+The worker groups that Kueue has admitted, as they are in the cluster. Kueue writes labels and the nodes of its flavor
+into them, and an upgrade with Helm 4 fails if it would overwrite these. KubeRay ignores changes to a RayJob's pods.
 */}}
 {{- define "mnist-job.admittedWorkerGroups" -}}
 {{- if eq .Values.scheduling.provider "kueue" }}
@@ -73,8 +73,8 @@ into them, and Helm 4 gives up an upgrade that would undo it. Nothing is lost: K
 {{- end }}
 
 {{/*
-What the autoscaler has made of a standing cluster's groups, by their names: an upgrade leaves their pods alone. (A
-RayJob's RayCluster is an object of its own, which no upgrade touches.)
+The replicas that the autoscaler has set in the groups of a permanent cluster, by their names, so that an upgrade keeps
+them. (The RayCluster of a RayJob is another object, which an upgrade does not change.)
 */}}
 {{- define "mnist-job.scaledGroups" -}}
 {{- if and (eq .Values.mode "cluster") (include "mnist-job.autoscaling" .) }}
@@ -84,7 +84,7 @@ RayJob's RayCluster is an object of its own, which no upgrade touches.)
 {{- end }}
 {{- end }}
 
-{{/* The RayJob or RayCluster as it is in the cluster; nothing before its first installation, and without a cluster. */}}
+{{/* The RayJob or RayCluster as it is in the cluster; empty before its first installation, and without a cluster. */}}
 {{- define "mnist-job.live" -}}
 {{- $kind := eq .Values.mode "job" | ternary "RayJob" "RayCluster" }}
 {{- with lookup "ray.io/v1" $kind .Release.Namespace (include "mnist-job.clusterName" .) }}
@@ -92,7 +92,7 @@ RayJob's RayCluster is an object of its own, which no upgrade touches.)
 {{- end }}
 {{- end }}
 
-{{/* Labels by which a scheduler recognizes the RayJob or RayCluster. KubeRay hands them on to the pods. */}}
+{{/* Labels by which a scheduler recognizes the RayJob or RayCluster. KubeRay copies them to the pods. */}}
 {{- define "mnist-job.schedulingLabels" -}}
 {{- with .Values.scheduling }}
 {{- if eq .provider "kueue" }}

@@ -1,6 +1,6 @@
 {{/*
-Rules across values, each as a sentence: which value, what is wrong, what to do. All faults are told at once. (What
-concerns one value alone is in values.schema.json.)
+Rules that concern several values. Each message says which value is wrong, why, and what to do. All faults are reported
+together. (The rules for single values are in values.schema.json.)
 */}}
 {{- define "mnist-job.validate" -}}
 {{- $faults := list }}
@@ -12,12 +12,12 @@ concerns one value alone is in values.schema.json.)
 {{- end }}
 {{- end }}
 
-{{/* What the cluster has. */}}
+{{/* Faults of the cluster: missing APIs. */}}
 {{- define "mnist-job.apiVersions" -}}
 {{ toJson .Capabilities.APIVersions }}
 {{- end }}
 
-{{/* What it lacks. All API servers have apiregistration.k8s.io; `helm template` and `helm lint` ask none. */}}
+{{/* The missing APIs. Every API server has apiregistration.k8s.io; `helm template` and `helm lint` do not ask any. */}}
 {{- define "mnist-job.faults.cluster" -}}
 {{- $apis := include "mnist-job.apiVersions" . | fromJsonArray }}
 {{- if has "apiregistration.k8s.io/v1" $apis }}
@@ -93,7 +93,7 @@ concerns one value alone is in values.schema.json.)
 {{- end }}
 {{- end }}
 
-{{/* What is asked for and would not be used, or could not be had. By pods: those that the values give resources. */}}
+{{/* Resources that a pod would not use or could not get, for each kind of pod that has resources in the values. */}}
 {{- define "mnist-job.faults.resources" -}}
 {{- $root := . }}
 {{- $asked := dict
@@ -230,7 +230,7 @@ concerns one value alone is in values.schema.json.)
   leave both out
 {{- end }}
 {{- if eq .provider "kueue" }}
-{{- /* It admits at most 8 sets of pods together; the head is one, and so is a job's submitter. */}}
+{{- /* Kueue admits at most 8 sets of pods together. The head is one of them, and a job's submitter is another. */}}
 {{- $most := eq $.Values.mode "job" | ternary 6 7 }}
 {{- if gt (len $.Values.workerGroups) $most }}
 - >-

@@ -1,5 +1,5 @@
-"""The command line: the table of commands, the parser, and what each command prints. No decision is taken here.
+"""The command line: the table of commands and the parser. The commands themselves are in other packages.
 
-Nothing imports this room. Start with `main.py`; `parser.py` makes the flags from the declarations in `config`, and
-`kubernetes.py` holds the commands that talk to a cluster.
+No other package imports this one. Read `main.py` first. `parser.py` makes the flags from the declarations in `config`,
+and `kubernetes.py` has the entries of the commands for Kubernetes.
 """

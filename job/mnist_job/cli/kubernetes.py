@@ -1,4 +1,4 @@
-"""The commands for Kubernetes, which ask neither for YAML nor for Helm: their places in the table of commands."""
+"""The entries of the commands for Kubernetes in the table of commands."""
 
 import argparse
 import os
@@ -10,42 +10,44 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.kubernetes import commands
 from mnist_job.kubernetes.submit import MEANINGLESS
 
-_RESULT = "the result: lines, or one JSON document, and all lines on standard error"
+_RESULT = "lines, or the result as one JSON document and all lines on standard error"
 
 
 def _submit_options(command: argparse.ArgumentParser) -> None:
     _add_place(command)
     parser.add_config(command)
-    command.add_argument("--image", metavar="IMAGE", help="REPOSITORY[:TAG] that all pods run")
-    command.add_argument("--gpus", metavar="N", help="GPUs of each worker pod, each for one of --workers")
-    parser.add_file(command, "--values", "further values of the chart, as for `helm install`")
-    command.add_argument("--wait", action="store_true", help="until the job is over; ends with its exit code")
-    command.add_argument("--force", action="store_true", help="run anew, even with the same settings")
-    command.add_argument("--dry-run", action="store_true", help="print what would be created; ask no cluster")
-    parser.add_format(command, "text", f"{_RESULT}; of --dry-run: YAML, or JSON")
+    command.add_argument("--image", metavar="IMAGE", help="image of all pods, as REPOSITORY[:TAG]")
+    command.add_argument("--gpus", metavar="N", help="GPUs of each worker pod; each GPU is for one of --workers")
+    parser.add_file(command, "--values", "YAML file of more values of the chart, as for `helm install`")
+    command.add_argument(
+        "--wait", action="store_true", help="wait until the job has ended, and exit with its exit code"
+    )
+    command.add_argument("--force", action="store_true", help="run again, even if the settings are the same")
+    command.add_argument("--dry-run", action="store_true", help="print what would be created, without asking a cluster")
+    parser.add_format(command, "text", f"{_RESULT}; with --dry-run, YAML or JSON")
 
 
 def _status_options(command: argparse.ArgumentParser) -> None:
     _add_job(command)
-    command.add_argument("-w", "--watch", action="store_true", help="also what changes, until the job is over")
-    parser.add_format(command, "text", "lines, or one JSON document; by --watch a line of JSON at each change")
+    command.add_argument("-w", "--watch", action="store_true", help="also show each change, until the job has ended")
+    parser.add_format(command, "text", "lines, or one JSON document; with --watch, one line of JSON for each change")
 
 
 def _logs_options(command: argparse.ArgumentParser) -> None:
     _add_job(command)
-    command.add_argument("-f", "--follow", action="store_true", help="also what comes, until the job is over")
+    command.add_argument("-f", "--follow", action="store_true", help="also show new lines, until the job has ended")
 
 
 def _cancel_options(command: argparse.ArgumentParser) -> None:
     _add_job(command)
-    help = "uninstall all of it, with its checkpoints and its volume (unless the values say to keep that)"
+    help = "uninstall the job with its checkpoints and its volume (unless the values say to keep the volume)"
     command.add_argument("--delete", action="store_true", help=help)
     parser.add_format(command, "text", _RESULT)
 
 
 def _list_options(command: argparse.ArgumentParser) -> None:
     _add_place(command)
-    command.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
+    command.add_argument("-A", "--all-namespaces", action="store_true", help="list the jobs of all namespaces")
     parser.add_format(command, "text", "lines, or one JSON document")
 
 
@@ -80,7 +82,7 @@ COMMANDS = {
         left_out=MEANINGLESS | {"use_gpu"},
     ),
     "status": Command(
-        "show where a job on Kubernetes is, and its result",
+        "show the state of a job on Kubernetes, and its result",
         None,
         commands.show_status,
         _status_options,
@@ -101,7 +103,7 @@ COMMANDS = {
 """,
     ),
     "cancel": Command(
-        "stop a job on Kubernetes, so that `submit` can go on with it",
+        "stop a job on Kubernetes, so that `submit` can resume it",
         None,
         commands.cancel_job,
         _cancel_options,

@@ -1,4 +1,4 @@
-"""The command line: a table of commands, and what they share. `mnist_job.cli.parser` makes the parser."""
+"""The command line: the table of commands, and the code that they share. `mnist_job.cli.parser` makes the parser."""
 
 import argparse
 import json
@@ -27,9 +27,10 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives its exit code.
+    """Run a command and return its exit code.
 
-    The program itself, without `arguments`, does its work below a supervising parent; a caller's process is not forked.
+    Without `arguments`, take those of the process, and run the job in a child process of a supervising parent. With
+    `arguments`, as in tests, run it in this process.
     """
     early = parser.early(arguments)
     as_document = early.format == "json"
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _concluded(work: Callable[[], int], log: Log, *, as_document: bool) -> int:
-    """The exit code of `work`; why it failed has been said."""
+    """Run `work` and return its exit code. If it fails, print why."""
     try:
         return work()
     except (JobError, KeyboardInterrupt) as stop:
@@ -74,7 +75,7 @@ def _concluded(work: Callable[[], int], log: Log, *, as_document: bool) -> int:
 def _settings(
     kind: type[Settings] | None, parsed: argparse.Namespace, rest: Sequence[str], log: Log
 ) -> Settings | None:
-    """The command's settings, if it has any. Raises UsageError for these and for whatever else was written."""
+    """Return the command's settings, if it has any. Raises UsageError for wrong settings and unknown arguments."""
     faults = list(parsed.parser.unknown(rest))
     if kind is None:
         if faults:
@@ -111,28 +112,30 @@ def _completion(parsed: argparse.Namespace, _: None, __: Log) -> None:
 
 def _interrupt(_number: int, _frame: types.FrameType | None) -> NoReturn:
     for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, lambda *_: None)  # clearing up is not interrupted
-    raise KeyboardInterrupt  # the only exception that a signal may raise out of ray.get: it forgets others
+        signal.signal(again, lambda *_: None)  # later signals must not interrupt the clean-up
+    raise KeyboardInterrupt  # ray.get discards any other exception of a signal handler
 
 
 def _evaluate_options(command: argparse.ArgumentParser) -> None:
     parser.add_config(command)
-    parser.add_format(command, "text", "the result: lines, or one JSON document, and all lines on standard error")
-    command.add_argument("--dry-run", action="store_true", help="check everything, and do nothing")
+    parser.add_format(command, "text", "lines, or the result as one JSON document and all lines on standard error")
+    command.add_argument("--dry-run", action="store_true", help="do only the checks")
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
     _evaluate_options(command)
-    command.add_argument("--force", action="store_true", help="run anew, whatever runs of this name have left")
+    command.add_argument(
+        "--force", action="store_true", help="run again, and overwrite what earlier runs of this name have left"
+    )
 
 
 def _config_options(command: argparse.ArgumentParser) -> None:
     parser.add_config(command)
-    parser.add_format(command, "yaml", "how the settings are written; --config reads both")
+    parser.add_format(command, "yaml", "format of the settings; --config reads both")
 
 
 def _completion_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("shell", choices=_SHELLS, help="the shell that is to complete `mnist-job`")
+    command.add_argument("shell", choices=_SHELLS, help="the shell to complete `mnist-job` in")
 
 
 _COMMANDS = {
@@ -162,7 +165,7 @@ _COMMANDS = {
         is_supervised=True,
     ),
     "config": Command(
-        "print the settings that `run` would have, for --config",
+        "print the settings that `run` would use, as a file for --config",
         JobConfig,
         _config,
         _config_options,

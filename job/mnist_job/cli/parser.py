@@ -1,4 +1,4 @@
-"""The parser of the command line: a flag for each setting of a command, in its group, and help that fits 80 columns."""
+"""The parser of the command line: a flag for each setting of a command, in groups, with a help of 80 columns."""
 
 import argparse
 import os
@@ -31,9 +31,9 @@ exit codes:
 _SETTINGS = """\
 Every setting is a flag, an environment variable (--batch-size:
 MNIST_JOB_BATCH_SIZE) and a key of the --config file (batch_size), in that
-order of precedence. One that shows no default is off.
+order of precedence. Settings without a default are off.
 """
-# Words beside files. tcsh completes by the one or the other: there it is files.
+# Complete words and files. tcsh can complete only one of the two; there it completes files.
 _DATA_SETS = shtab.FILE | {
     "bash": "_mnist_job_data_files",
     "zsh": r"{_alternative 'names\:data set\:(mnist digits)' 'files\:file\:_files'}",
@@ -43,9 +43,9 @@ _PLACES = {"file": ("FILE", shtab.FILE), "folder": ("DIR", shtab.DIRECTORY), "da
 
 
 class Command(NamedTuple):
-    """A command: the `settings` that `call` gets, which are its flags but for `left_out`, and what else it takes.
+    """A command. All its `settings` except `left_out` are flags, and `add_options` adds other flags and arguments.
 
-    One that is supervised has `--dry-run`.
+    `call` gets the parsed arguments, the settings and the log. A supervised command must have `--dry-run`.
     """
 
     help: str
@@ -58,7 +58,7 @@ class Command(NamedTuple):
 
 
 def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser of all commands. It raises UsageError; what is a setting's value is left to `sources`."""
+    """Return the parser of all commands. It raises UsageError. The values of settings are checked by `sources`."""
     main = _Parser(
         prog="mnist-job",
         usage="mnist-job COMMAND [FLAGS]",
@@ -87,24 +87,24 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
 
 def add_config(command: argparse.ArgumentParser) -> None:
-    """`--config FILE`."""
+    """Add `--config FILE`."""
     add_file(command, "--config", "YAML file of settings")
 
 
 def add_file(command: argparse.ArgumentParser, flag: str, help: str) -> None:
-    """A flag that names a file, and that a shell completes."""
+    """Add a flag whose value is a file, which a shell completes."""
     file: Any = command.add_argument(flag, metavar="FILE", help=help)
     file.complete = shtab.FILE
 
 
 def add_format(command: argparse.ArgumentParser, default: str, help: str) -> None:
-    """`-o json`. It has no long form `--output`, which is the results' folder."""
+    """Add `-o json`. Its long form is not `--output`, which is the folder of the results."""
     help = f"{help} [default: {default}]"
     command.add_argument("-o", "--format", choices=(default, "json"), default=default, help=help)
 
 
 def early(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """`format` and `log_format`, which decide how it is said that the rest of the command line is wrong."""
+    """Parse only `format` and `log_format`. They are needed to print errors in the other arguments."""
     known = _Parser(add_help=False, allow_abbrev=False)
     known.add_argument("-o", "--format", nargs="?")
     known.add_argument("--log-format", nargs="?", default=os.environ.get(sources.variable("log_format")))
@@ -113,13 +113,13 @@ def early(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
+        raise UsageError(f"{message}; `{self.prog} --help` shows the valid arguments")
 
     def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 help and version: standard output
         write(message)
 
     def unknown(self, given: Sequence[str]) -> Iterator[str]:
-        """A sentence for each argument that this parser does not know; what follows such a flag is its value."""
+        """Yield a sentence for each unknown argument. What follows an unknown flag is taken for its value."""
         for before, name in zip(["", *given], given, strict=False):
             if name.startswith("-"):
                 close = sources.did_you_mean(name.partition("=")[0], self._option_string_actions)
@@ -133,7 +133,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30)
 
     def _format_action(self, action: argparse.Action) -> str:
-        if isinstance(action, argparse._SubParsersAction):  # a line for each command, and none for them all
+        if isinstance(action, argparse._SubParsersAction):  # one line for each command, without a line above them
             return "".join(map(self._format_action, action._get_subactions()))
         return super()._format_action(action)
 
@@ -146,7 +146,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Choices(tuple[str, ...]):
-    """Choices that help and shells show. What is none of them is refused by `sources`, with all other faults."""
+    """Choices for the help and for shells. argparse accepts any value, and `sources` reports wrong ones."""
 
     def __contains__(self, _: object) -> bool:
         return True

@@ -1,4 +1,5 @@
-"""Every setting, declared once, and where its value comes from.
+"""The settings: the declaration of each one, and the sources of their values.
 
-All rooms above may import this one. Start with `settings.py`; `sources.py` reads flags, variables and YAML.
+All packages except `storage` and `system` may import this one. Read `settings.py` first. `sources.py` reads flags,
+environment variables and YAML.
 """

@@ -1,4 +1,4 @@
-"""What the declaration of a setting holds beside its type, default and bounds."""
+"""The declaration of a setting: a pydantic field with a group, a help text and a few more properties."""
 
 from typing import Any, Literal, get_args
 
@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 
 Group = Literal["data", "training", "where it runs", "where results go", "bounds", "what it prints"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-"""What help and chart show together, in this order."""
+"""The groups of settings in the help and the chart, in this order."""
 
 
 def setting(
@@ -20,16 +20,23 @@ def setting(
     in_effect: Any = None,
     **bounds: Any,
 ) -> Any:
-    """A field. `affects_result` marks what can change the trained model: only that enters the configuration's hash.
+    """Return the pydantic field of a setting.
 
-    `in_effect` is what a default of None stands for, where it stands for a value.
-    A shell completes a setting that is a `place` by the names of files or folders; a data set may be `digits`, too.
+    Args:
+        default: the default value.
+        help: the text for `--help` and the chart.
+        group: the group of the setting in both.
+        affects_result: whether it can change the trained model. Only such settings enter the configuration's hash.
+        place: what a shell completes its value with; `data set` means files and the names of built-in data sets.
+        in_effect: the value that is used if the setting is None.
+        bounds: further arguments of pydantic's `Field`.
+
     """
     extra: dict[str, Any] = {"affects_result": affects_result, "group": group, "place": place, "in_effect": in_effect}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
 
 def declared(field: FieldInfo, name: Literal["affects_result", "group", "place", "in_effect"]) -> Any:
-    """What `setting` was told about a field."""
+    """Return a property that `setting` has given to the field."""
     assert isinstance(field.json_schema_extra, dict)
     return field.json_schema_extra[name]

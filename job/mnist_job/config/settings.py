@@ -1,7 +1,8 @@
-"""Every setting of the job, declared once: type, default, bounds, help.
+"""All settings of the job, each declared once: type, default, bounds, help.
 
-Flags, environment variables and the YAML file are three spellings of the same field (`batch_size`: `--batch-size`,
-`MNIST_JOB_BATCH_SIZE`, `batch_size:`); `mnist_job.config.sources` reads them and puts them in that order of precedence.
+Each field can be set by a flag, an environment variable or a key of the YAML file (`batch_size`: `--batch-size`,
+`MNIST_JOB_BATCH_SIZE`, `batch_size:`). `mnist_job.config.sources` reads them; a flag overrides a variable, and a
+variable overrides the file.
 """
 
 import hashlib
@@ -15,14 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from mnist_job.config.setting import declared, setting
 
-SETTINGS_OF_BEFORE = {"validation_split": "tail"}
-"""What was so before there was a setting for it: records and outcomes of then do not name it."""
+FORMER_DEFAULTS = {"validation_split": "tail"}
+"""The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
 
 def _name(default: str) -> Any:
     return setting(
         default,
-        "the job's folder below --output, and `job` in the metrics",
+        "the job's name, for its folder and the metrics' label `job`",
         "where results go",
         pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$",
         max_length=63,
@@ -30,19 +31,19 @@ def _name(default: str) -> Any:
 
 
 def _split_commas(value: object) -> object:
-    """Flags and variables are text: `128,64` is the list that a YAML file writes as `[128, 64]`."""
+    """Split the text of a flag or variable at its commas: `128,64` is the same as `[128, 64]` in a YAML file."""
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
-    """What `run` and `evaluate` have in common."""
+    """The settings that `run` and `evaluate` have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     name: str = _name("mnist-job")
     output: str = setting(
         "runs",
-        "folder, or URI of one, below which the job's folder is written",
+        "path or URI of the folder in which the job's folder is created",
         "where results go",
         place="folder",
         min_length=1,
@@ -55,13 +56,15 @@ class Settings(BaseModel):
         place="data set",
         min_length=1,
     )
-    min_accuracy: float | None = setting(None, "fail with exit code 7 below this test accuracy", "bounds", ge=0, le=1)
+    min_accuracy: float | None = setting(
+        None, "fail with exit code 7 if the test accuracy is below this", "bounds", ge=0, le=1
+    )
     min_recall: float | None = setting(
-        None, "fail with exit code 7 below this recall of any class of the test data", "bounds", ge=0, le=1
+        None, "fail with exit code 7 if the test recall of any class is below this", "bounds", ge=0, le=1
     )
     address: str | None = setting(
         None,
-        "a Ray cluster, HOST:PORT or `auto` [default: $RAY_ADDRESS; else a Ray of its own]",
+        "Ray cluster to use: HOST:PORT or `auto` [default: $RAY_ADDRESS, or a local Ray]",
         "where it runs",
         min_length=1,
     )
@@ -78,7 +81,7 @@ class Settings(BaseModel):
     )
     exporter_port: int | None = setting(
         None,
-        "serve the metrics at this port of the Ray cluster's head, while it lives",
+        "serve the metrics at this port of the Ray head, as long as the cluster lives",
         "where results go",
         ge=1024,
         le=65535,
@@ -94,17 +97,17 @@ class Settings(BaseModel):
     )
     timeout: float | None = setting(
         None,
-        "seconds after which the whole run ends, with the exit code of what it was doing",
+        "end the run after this many seconds, with the exit code of its current stage",
         "bounds",
         gt=0,
         le=31_536_000,
     )
     delivery_timeout: float = setting(
-        30, "seconds after which a place that does not take the result is given up", "bounds", gt=0, le=3600
+        30, "seconds to retry the delivery of the result to each place", "bounds", gt=0, le=3600
     )
     verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks", "what it prints")
     log_format: Literal["text", "json"] = setting(
-        "text", "how each line that it prints is written: a sentence, or a JSON object", "what it prints"
+        "text", "print each log line as a sentence, or as a JSON object", "what it prints"
     )
 
     @field_validator("pushgateway_url")
@@ -116,31 +119,33 @@ class Settings(BaseModel):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is not an http:// or https:// URL")
         if parts.username or parts.password:
-            raise ValueError("holds a password, which would be stored with the results; put it in front of a proxy")
+            raise ValueError("contains a password, which would be stored with the results; use a proxy that adds it")
         return value
 
     def affecting_result(self) -> dict[str, Any]:
-        """The settings that can change the trained model, JSON-ready."""
+        """Return the settings that can change the trained model, as values for JSON."""
         return self.model_dump(mode="json", include=self.fields_affecting_result())
 
     @classmethod
     def fields_affecting_result(cls) -> set[str]:
-        """The names of the settings that can change the trained model."""
+        """Return the names of the settings that can change the trained model."""
         return {name for name, field in cls.model_fields.items() if declared(field, "affects_result")}
 
     def config_hash(self) -> str:
-        """The first 12 hex digits of the SHA-256 of `affecting_result()`: equal for runs that should end alike."""
+        """Return the first 12 hex digits of the SHA-256 of `affecting_result()`. Equal hashes mean equal settings."""
         canonical = json.dumps(self.affecting_result(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 class JobConfig(Settings):
-    """Settings of `mnist-job run`. The defaults are the notebook's, with cosine decay and a stratified split."""
+    """The settings of `mnist-job run`. The defaults are those of the reference notebook, plus cosine decay and a
+    stratified split.
+    """
 
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     workers: int | str = setting(
         2,
-        "training processes; MIN:MAX takes as many as there is room for, also later",
+        "number of training processes; MIN:MAX adds more when there is room",
         "where it runs",
         affects_result=True,
     )
@@ -150,7 +155,7 @@ class JobConfig(Settings):
     learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
     learning_rate_schedule: Literal["cosine", "constant"] = setting(
         "cosine",
-        "`cosine` decays the learning rate to 0 over the run; `constant` keeps it",
+        "`cosine` lowers the learning rate to 0 during the run; `constant` keeps it",
         "training",
         affects_result=True,
     )
@@ -163,10 +168,10 @@ class JobConfig(Settings):
             max_length=100,
         )
     )
-    # These two are None until the data were looked at: a file may hold a validation part of its own.
+    # These two are None until the data were read, because a file may have its own validation part.
     validation_fraction: float | None = setting(
         None,
-        "share of the training data for validation, unless the file holds x_val",
+        "share of the training data for validation, unless the file has x_val",
         "data",
         affects_result=True,
         in_effect=0.2,
@@ -182,7 +187,7 @@ class JobConfig(Settings):
     )
     seed: int = setting(
         0,
-        "decides the initial weights, the validation split and the order of the data",
+        "random seed of the initial weights, the data's split and order",
         "training",
         affects_result=True,
         ge=0,
@@ -193,11 +198,11 @@ class JobConfig(Settings):
         1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024
     )
     max_failures: int = setting(
-        3, "how often training may lose workers and go on from its last epoch", "bounds", ge=0, le=1000
+        3, "how often training may lose workers and resume from the last epoch", "bounds", ge=0, le=1000
     )
     start_timeout: float = setting(300, "seconds to wait for all workers to start", "bounds", gt=0, le=86_400)
     worker_timeout: float = setting(
-        120, "seconds without a sign of life from a worker after which it counts as lost", "bounds", gt=0, le=86_400
+        120, "seconds after which a worker that does not answer counts as lost", "bounds", gt=0, le=86_400
     )
 
     @field_validator("batch_size")
@@ -214,27 +219,27 @@ class JobConfig(Settings):
         match = re.fullmatch(r"\s*(\d{1,5})(?::(\d{1,5}))?\s*", str(value))
         least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= least <= most <= 10_000:
-            raise ValueError("is neither a number of workers from 1 to 10000 nor such a range MIN:MAX")
+            raise ValueError("is not a number of workers from 1 to 10000, and not a range MIN:MAX of such numbers")
         return least if least == most else f"{least}:{most}"
 
     @property
     def least_workers(self) -> int:
-        """Workers without which there is no training."""
+        """The least number of workers. Training does not start with fewer."""
         return _range(self.workers)[0]
 
     @property
     def most_workers(self) -> int:
-        """Workers beyond which there are no more."""
+        """The greatest number of workers."""
         return _range(self.workers)[1]
 
     @property
     def threads_per_worker(self) -> int:
-        """Threads that TensorFlow may use in a worker: the CPUs that the worker owns, at least one."""
+        """The number of threads that TensorFlow may use in a worker: the CPUs of the worker, at least one."""
         return max(1, math.floor(self.cpus_per_worker))
 
 
 class EvaluateConfig(Settings):
-    """Settings of `mnist-job evaluate`."""
+    """The settings of `mnist-job evaluate`."""
 
     name: str = _name("mnist-job-evaluation")
     model: str = setting(

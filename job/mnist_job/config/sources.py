@@ -1,6 +1,6 @@
-"""Where settings come from: flags, then `MNIST_JOB_*` variables, then a YAML file, then the defaults.
+"""The sources of settings: flags, then `MNIST_JOB_*` variables, then a YAML file, then the defaults.
 
-Each value keeps the name under which its user wrote it, so that a refusal can say `--epochs`, `MNIST_JOB_EPOCHS` or
+Each value keeps the name that its user wrote, so that an error message can say `--epochs`, `MNIST_JOB_EPOCHS` or
 `job.yaml: epochs`. All faults are reported together.
 """
 
@@ -14,11 +14,11 @@ import yaml
 from pydantic import ValidationError
 
 from mnist_job.config.setting import declared
-from mnist_job.config.settings import SETTINGS_OF_BEFORE, EvaluateConfig, JobConfig, Settings
+from mnist_job.config.settings import FORMER_DEFAULTS, EvaluateConfig, JobConfig, Settings
 from mnist_job.errors import UsageError
 
 ENVIRONMENT_PREFIX = "MNIST_JOB_"
-# Kubernetes gives every pod such variables for each Service: one whose name starts with `mnist-job-` is no setting.
+# Kubernetes sets such variables in every pod for each Service. Those of a Service `mnist-job-...` are not settings.
 _SERVICE_LINK = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)$")
 _KNOWN = frozenset(JobConfig.model_fields) | frozenset(EvaluateConfig.model_fields)
 
@@ -26,19 +26,19 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 class Written(NamedTuple):
-    """A value and the name under which its user wrote it."""
+    """A value, and the flag, variable or key that the user wrote it with."""
 
     value: Any
     where: str
 
 
 def flag(field: str) -> str:
-    """`batch_size` -> `--batch-size`."""
+    """Return the flag of a field: `batch_size` -> `--batch-size`."""
     return "--" + field.replace("_", "-")
 
 
 def variable(field: str) -> str:
-    """`batch_size` -> `MNIST_JOB_BATCH_SIZE`."""
+    """Return the environment variable of a field: `batch_size` -> `MNIST_JOB_BATCH_SIZE`."""
     return ENVIRONMENT_PREFIX + field.upper()
 
 
@@ -48,7 +48,7 @@ def load(
     environment: Mapping[str, str],
     file: str | None,
 ) -> SettingsT:
-    """The settings that the sources give together. Raises UsageError as `checked` does."""
+    """Read the settings from all sources. Raises UsageError, as `checked` does."""
     faults: list[str] = []
     return checked(settings, gathered(settings, flags, environment, file, faults), faults)
 
@@ -60,10 +60,10 @@ def gathered(
     file: str | None,
     faults: list[str],
 ) -> dict[str, Written]:
-    """The value of each field that a source gives, by their precedence; what is wrong with a source joins `faults`.
+    """Return each field that a source sets, with the value of the source that comes first. Add errors to `faults`.
 
-    `flags` holds the fields given on the command line. A variable or a key of the file that is a setting of the other
-    command only is passed over, so that both can share them.
+    `flags` are the fields from the command line. Variables and keys that only the other command knows are ignored, so
+    that `run` and `evaluate` can share them.
     """
     written: dict[str, Written] = {}
     for source in (_from_file(file, faults), _from_environment(environment, faults)):
@@ -73,9 +73,10 @@ def gathered(
 
 
 def checked(settings: type[SettingsT], written: Mapping[str, Written], faults: Iterable[str]) -> SettingsT:
-    """The settings. Raises UsageError, a line a fault.
+    """Return the settings, if they are valid and there are no `faults`.
 
-    Those are `faults`, which are known already, values out of bounds, and settings that contradict each other.
+    Raises UsageError with one line for each fault: those given, values out of bounds, and settings that contradict each
+    other.
     """
     found = list(faults)
     try:
@@ -88,16 +89,16 @@ def checked(settings: type[SettingsT], written: Mapping[str, Written], faults: I
 
 
 def text(value: Any) -> str:
-    """A setting's value as a flag takes it, or as JSON has it."""
+    """Return a setting's value as the text of its flag."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def changed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's effective settings `values` (JSON's) is not what applies without a word about it."""
+    """Return those of a run's effective settings, `values` from JSON, that differ from the defaults."""
     _, settings = _command(values)
     fields = settings.model_fields.items()
     given = {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
-    given = {field: value for field, value in SETTINGS_OF_BEFORE.items() if field in settings.model_fields} | given
+    given = {field: value for field, value in FORMER_DEFAULTS.items() if field in settings.model_fields} | given
     return {
         field: given[field]
         for field, info in fields
@@ -106,7 +107,7 @@ def changed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command_line(values: Mapping[str, Any]) -> list[str]:
-    """The shortest command whose effective settings are `values` (JSON's), its words not quoted for a shell."""
+    """Return the shortest command with the effective settings `values` (from JSON). Its words are not quoted."""
     words = ["mnist-job", _command(values)[0]]
     for field, value in changed(values).items():
         if isinstance(value, bool):
@@ -123,7 +124,7 @@ def _command(values: Mapping[str, Any]) -> tuple[str, type[Settings]]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`: did you mean X?` where a known name is close, else nothing."""
+    """Return `; did you mean X?` if a known name is similar, or an empty text."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -164,7 +165,7 @@ def _from_file(file: str | None, faults: list[str]) -> dict[str, Written]:
 
 
 def _sentences(error: ValidationError, written: Mapping[str, Written]) -> list[str]:
-    """Pydantic's faults, a line each, by the name that the user wrote."""
+    """Return one line for each of pydantic's faults, with the name that the user wrote."""
     lines = []
     for fault in error.errors():
         field = str(fault["loc"][0])

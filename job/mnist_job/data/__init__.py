@@ -1,5 +1,5 @@
-"""The data: where they lie, what is refused, what is kept for validation.
+"""The data set: find it, read it, check it, and split off the validation part.
 
-`training`, `evaluation` and `pipeline` import this room. Start with `dataset.py`; `sources.py` knows where data sets
-lie, `npz.py` reads a file that nobody vouches for, `verify.py` compares what a worker has with what was checked.
+`training`, `evaluation` and `pipeline` import this package. Read `dataset.py` first. `sources.py` finds data sets,
+`npz.py` reads files that may be damaged or malicious, and `verify.py` checks that each worker has the same data.
 """

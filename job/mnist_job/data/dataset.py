@@ -1,8 +1,8 @@
-"""The data set: what is refused, and what is kept for validation.
+"""Load a data set, check it, and split off the validation part.
 
-Images are uint8 arrays N x H x W or N x H x W x C, labels int32 arrays of N. Whatever dtype a file holds is converted
-chunk by chunk, so that a process never holds more than the uint8 images and one chunk. Pixels keep their values: the
-model scales them (`Training.scale`), so a saved model takes images as they are in the data set.
+Images are uint8 arrays of N x H x W or N x H x W x C, labels are int32 arrays of N. Other dtypes are converted in
+chunks, so that a process holds at most the uint8 images and one chunk. Pixels keep their values, because the model
+scales them (`Training.scale`): a saved model takes the images as they are in the data set.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 HOLDOUT = ("validation_fraction", "validation_split")
 Facts = dict[str, int | str]
-"""What a part of the data set holds, by words for people; equal for the same data."""
+"""Properties of a part of the data set, by names for messages. The same data have the same properties."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and as many labels."""
+    """Images and their labels."""
 
     images: Images
     labels: Labels
@@ -39,10 +39,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Training:
-    """What a worker trains and validates on.
+    """The data that a worker trains and validates on.
 
-    `digest` is of all these pixels and labels in the order of their file, whatever the split. `holdout` is how the
-    validation part was split off, by the names of the settings; they are None where the file holds one.
+    `digest` is the hash of all pixels and labels in the order of the file. It does not depend on the split. `holdout`
+    has the settings of the validation split, by their names. Their values are None if the file has a validation part.
     """
 
     train: Split
@@ -54,12 +54,12 @@ class Training:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """H x W or H x W x C."""
+        """The shape of an image: H x W or H x W x C."""
         return self.train.images.shape[1:]
 
     @property
     def facts(self) -> Facts:
-        """What every worker must find."""
+        """The properties that the data of every worker must have."""
         return {
             "training images": len(self.train),
             "validation images": len(self.validation),
@@ -72,10 +72,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the driver knows of the data set after it checked it.
+    """The properties of the data set that the driver has checked.
 
-    `holdout` is that of `Training`, by the names of its settings; `absent` are the classes without any image; the facts
-    are what the workers and the evaluation must find.
+    `holdout` is that of `Training`. `absent` lists the classes without any image. The workers and the evaluation check
+    their data against `training_facts` and `test_facts`.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Summary:
     train: int
     validation: int
     test: int
-    sha256: str  # of all pixels and labels, in whatever file and dtype they were stored
+    sha256: str  # of all pixels and labels; it does not depend on the file's dtypes and compression
     holdout: Mapping[str, Any]
     absent: list[int]
     training_facts: Facts
@@ -92,14 +92,15 @@ class Summary:
 
 
 def check(config: JobConfig) -> Summary:
-    """Read the whole data set once and say what it holds. Raises as `load_training` does, DataError for test data that
-    do not belong to it.
+    """Read the whole data set once and return its properties.
+
+    Raises the errors of `load_training`, and DataError if the test data do not fit the training data.
     """
     training = load_training(config)
     of_class = np.bincount(training.train.labels, minlength=training.classes)
     facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
     train, validation = len(training.train), len(training.validation)
-    del training  # before the test images are read: both together may be more than a process should hold
+    del training  # free the memory before the test images are read
     test = load_test(config.data)
     _check_fits(test, shape, of_class, sources.place(config.data), "test")
     _update(digest, test)
@@ -119,11 +120,11 @@ def check(config: JobConfig) -> Summary:
 
 
 def load_training(config: JobConfig) -> Training:
-    """The training data, and the validation part: the file's own `x_val` and `y_val`, or a share that is split off.
+    """Load the training data. The validation part is the file's `x_val` and `y_val`, or is split off if it has none.
 
-    Raises DataError also for an empty split, fewer than two classes, images without any light, fewer training images
-    than a batch, and a class that only the validation part has; UsageError where a split is asked for and the file
-    holds a validation part of its own.
+    Raises DataError if the data cannot be read, or for an empty split, fewer than two classes, only black images, fewer
+    training images than a batch, or a class that only the validation part has. Raises UsageError if the user asks for
+    a split and the file has its own validation part.
     """
     where = sources.place(config.data)
     whole = Split(*sources.load(config.data, "train"))
@@ -150,7 +151,10 @@ def load_training(config: JobConfig) -> Training:
 
 
 def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
-    """Two views of the same arrays, whose rows are exchanged first where validation is not their end."""
+    """Return the training part and the validation part, as views of the same arrays.
+
+    For a stratified split, first move the rows for validation to the end, in place.
+    """
     fraction = config.validation_fraction
     assert fraction is not None
     at, different = split.boundary(len(whole), fraction), len(np.unique(whole.labels))
@@ -161,14 +165,14 @@ def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: st
             f"{where}: x_train: {len(whole)} images leave nothing for "
             f"{'validation' if len(train) else 'training'} at --validation-fraction {fraction}"
         )
-    _update(digest, train)  # in the order of the file, whatever the split
+    _update(digest, train)  # before any row moves: the hash is that of the file's order
     _update(digest, validation)
     if config.validation_split == "tail":
         lacking = split.absent(train.labels, validation.labels)
         if lacking:
             raise DataError(
                 f"{where}: y_train: the last {len(validation)} labels, its validation part, hold "
-                f"{split.named(lacking)}, and the training part does not; "
+                f"{split.named(lacking)}, but the training part does not; "
                 "--validation-split stratified divides each class"
             )
     elif at < different:
@@ -182,12 +186,12 @@ def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: st
 
 
 def load_test(source: str) -> Split:
-    """The held-out test data. Raises DataError."""
+    """Load the held-out test data. Raises DataError."""
     return Split(*sources.load(source, "test"))
 
 
 def test_facts(test: Split) -> Facts:
-    """What the evaluation must find."""
+    """Return the properties that the test data must have in the evaluation."""
     digest = hashlib.sha256()
     _update(digest, test)
     shape = shape_text(test.images.shape[1:])
@@ -195,13 +199,13 @@ def test_facts(test: Split) -> Facts:
 
 
 def check_labels_below(labels: Labels, classes: int, where: str) -> None:
-    """Raises DataError if a label names a class that the model does not know."""
+    """Check that every label is one of the classes (0 to `classes` - 1). Raises DataError if not."""
     if labels.max() >= classes:
         raise DataError(f"{where}: holds label {labels.max()}, but there are {classes} classes (0 to {classes - 1})")
 
 
 def shape_text(shape: Iterable[int]) -> str:
-    """`28x28`."""
+    """Return a shape as text, for example `28x28`."""
     return "x".join(map(str, shape))
 
 
@@ -220,13 +224,15 @@ def _check_no_split(config: JobConfig, where: str) -> None:
         value = getattr(config, name)
         if value is not None:
             raise UsageError(
-                f"{flag(name)} {value}: {where} holds a validation part of its own (x_val and y_val); "
-                "leave out the one or the other"
+                f"{flag(name)} {value}: {where} has its own validation part (x_val and y_val); remove one of the two"
             )
 
 
 def _check_fits(part: Split, shape: tuple[int, ...], of_class: npt.NDArray[np.int64], where: str, name: str) -> None:
-    """Whether it has the training images' shape, and only classes that are trained: `of_class` counts those images."""
+    """Check that a part has the same image shape as the training images, and only classes that have training images.
+
+    `of_class` is the number of training images of each class. Raises DataError.
+    """
     if part.images.shape[1:] != shape:
         raise DataError(
             f"{where}: x_{name}: images of {shape_text(part.images.shape[1:])}, "
@@ -236,6 +242,6 @@ def _check_fits(part: Split, shape: tuple[int, ...], of_class: npt.NDArray[np.in
     lacking = split.absent(np.flatnonzero(of_class), part.labels)
     if lacking:
         raise DataError(
-            f"{where}: y_{name}: holds {split.named(lacking)}, of which there is no training image; "
+            f"{where}: y_{name}: holds {split.named(lacking)}, but there is no training image of it; "
             "add some, or leave the class out"
         )

@@ -1,7 +1,7 @@
-"""Arrays from an .npz that nobody vouches for: nothing is unpickled, nothing is allocated before it is checked.
+"""Read arrays from an .npz that may be damaged or malicious. Unpickle nothing, and check a size before allocating it.
 
-`numpy.load` would hold a float64 image file eight times its uint8 size, and tells a truncated member only by its crash;
-here a member is converted chunk by chunk. The headers are still read by `numpy.lib.format`.
+`numpy.load` would need eight times the memory for images in float64, and fails with an unclear error if a member is
+truncated. This module converts a member in chunks. It uses `numpy.lib.format` to parse the headers.
 """
 
 import math
@@ -21,15 +21,15 @@ from mnist_job.errors import DataError
 from mnist_job.storage import files
 
 CHUNK_BYTES = 1 << 20
-SMALLEST_ZIP_BYTES = 22  # pyarrow refuses to seek to before a file's start, where zipfile would look
-ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES, of TensorFlow's tensors
-MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake, and would make an output layer of its size
-# What NumPy lets through from parsing a header as a Python literal.
+SMALLEST_ZIP_BYTES = 22  # in a smaller file, zipfile would seek to before its start, which pyarrow refuses
+ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES: the alignment of TensorFlow's tensors
+MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake: the output layer would need a unit for each smaller label
+# Errors of NumPy when it parses a header, which is a Python literal.
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
 
 
 def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """The arrays named `images` and `labels` of the .npz at a path or URI. Raises DataError."""
+    """Read the arrays named `images` and `labels` from the .npz at a path or URI. Raises DataError."""
     where = files.shown(source)
     with _opened(source) as archive:
         for name in (images, labels):
@@ -43,14 +43,14 @@ def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], 
 
 
 def names(source: str) -> list[str]:
-    """The names of the arrays in the .npz at a path or URI. Raises DataError."""
+    """Return the names of the arrays in the .npz at a path or URI. Raises DataError."""
     with _opened(source) as archive:
         return [member.removesuffix(".npy") for member in archive.namelist()]
 
 
 @contextmanager
 def _opened(source: str) -> Iterator[zipfile.ZipFile]:
-    """The archive. Whatever goes wrong while it is open is a DataError that names it."""
+    """Open the archive. Raises a DataError that names it for every error in this context."""
     where = files.shown(source)
     try:
         filesystem, path = files.resolve(source)
@@ -63,13 +63,13 @@ def _opened(source: str) -> Iterator[zipfile.ZipFile]:
     except zipfile.BadZipFile as error:
         raise DataError(f"{where}: is not an intact .npz file: {error}") from error
     except (OSError, ValueError, EOFError, zlib.error, RuntimeError) as error:
-        # RuntimeError: encrypted; NotImplementedError, a kind of it: an unknown compression
+        # RuntimeError: an encrypted member; its subclass NotImplementedError: an unknown compression
         text = " ".join(str(error).split()).replace(source, where)
         raise DataError(f"{where}: cannot be read: {text}") from error
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: type[Any]) -> npt.NDArray[Any]:
-    """`numpy.empty` at an address that TensorFlow takes without a copy."""
+    """Return `numpy.empty` at an aligned address, so that TensorFlow can use the array without a copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     buffer = np.empty(size + ALIGNMENT_BYTES, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT_BYTES
@@ -86,7 +86,7 @@ def _open(archive: zipfile.ZipFile, name: str, source: str) -> Iterator["Array"]
 
 @dataclass
 class Array:
-    """An array whose header has been read and whose content has not."""
+    """An array whose header was read, but not yet its content."""
 
     stream: IO[bytes]
     where: str
@@ -96,7 +96,7 @@ class Array:
 
     @classmethod
     def open(cls, stream: IO[bytes], size: int, where: str) -> "Array":
-        """Read the header. Raises DataError if it is none, asks for unpickling, or promises more than there is."""
+        """Read the header. Raises DataError if it is not valid, needs unpickling, or does not match the size."""
         try:
             version = npy_format.read_magic(stream)
             read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
@@ -110,19 +110,29 @@ class Array:
         return cls(stream, where, shape, dtype, fortran_order)
 
     def to_images(self) -> npt.NDArray[np.uint8]:
-        """uint8 N x H x W or N x H x W x C. Raises DataError unless every pixel is a whole number from 0 to 255."""
+        """Read the content as uint8 images, N x H x W or N x H x W x C.
+
+        Raises DataError unless every pixel is a whole number from 0 to 255.
+        """
         if self.dtype.kind not in "uif":
-            raise DataError(f"{self.where}: dtype {self.dtype} is no image; store pixels as uint8")
+            raise DataError(f"{self.where}: dtype {self.dtype} is not a type for pixels; store them as uint8")
         if len(self.shape) not in (3, 4) or 0 in self.shape[1:]:
-            raise DataError(f"{self.where}: shape {self.shape} is no list of images; want N x H x W or N x H x W x C")
+            raise DataError(
+                f"{self.where}: shape {self.shape} is not a list of images; expected N x H x W or N x H x W x C"
+            )
         return self._converted(np.uint8, self._check_pixels)
 
     def to_labels(self) -> npt.NDArray[np.int32]:
-        """int32 N. Raises DataError unless every label is a whole number from 0 up."""
+        """Read the content as N int32 labels.
+
+        Raises DataError unless every label is a whole number from 0 to MAXIMUM_CLASSES - 1.
+        """
         if self.dtype.kind not in "ui":
-            raise DataError(f"{self.where}: dtype {self.dtype} is no label; want integers from 0 up")
+            raise DataError(f"{self.where}: dtype {self.dtype} is not a type for labels; expected integers from 0 up")
         if len(self.shape) != 1 and self.shape[1:] != (1,):
-            raise DataError(f"{self.where}: shape {self.shape} is no list of labels; want one integer for each image")
+            raise DataError(
+                f"{self.where}: shape {self.shape} is not a list of labels; expected one integer for each image"
+            )
         return self._converted(np.int32, self._check_labels).reshape(-1)
 
     def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any], int], None]) -> npt.NDArray[Any]:
@@ -135,7 +145,7 @@ class Array:
             chunk = np.frombuffer(self.stream.read((stop - start) * self.dtype.itemsize), self.dtype)
             check(chunk, start)
             flat[start:stop] = chunk
-        self.stream.read()  # the archive's checksum is compared at the member's end
+        self.stream.read()  # zipfile compares the checksum at the member's end
         if self.fortran_order:
             return np.ascontiguousarray(flat.reshape(self.shape[::-1]).transpose())
         return flat.reshape(self.shape)
@@ -156,5 +166,5 @@ class Array:
         if len(wrong):
             raise DataError(
                 f"{self.where}: holds label {chunk[wrong[0]]} at index {start + wrong[0]}; "
-                f"want 0 to {MAXIMUM_CLASSES - 1}"
+                f"expected 0 to {MAXIMUM_CLASSES - 1}"
             )

@@ -1,4 +1,4 @@
-"""Where a data set lies: `mnist`, `digits`, or an .npz at a path or URI."""
+"""The sources of data sets: `mnist`, `digits`, or an .npz at a path or URI."""
 
 import hashlib
 import importlib.util
@@ -14,24 +14,24 @@ from mnist_job.storage import files
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
 
-# The file of keras.datasets.mnist (keras/src/datasets/mnist.py): same address, hash and place in the cache.
+# The file of keras.datasets.mnist (keras/src/datasets/mnist.py), with the same URL, hash and path in the cache.
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 DIGITS_TRAINING_IMAGES = 1437  # the first 80 % of scikit-learn's 1,797
 
 
 def absolute(source: str) -> str:
-    """The source as every worker can read it, whatever folder it runs in."""
+    """Return the source with an absolute path, so that a worker can read it from any folder."""
     return source if source in ("mnist", "digits") else files.absolute(source)
 
 
 def name(source: str) -> str:
-    """`mnist`, `digits`, or the file's name without .npz: the metrics' label `dataset`."""
+    """Return `mnist`, `digits`, or the file's name without .npz. It is the label `dataset` of the metrics."""
     return source.partition("?")[0].rsplit("/", 1)[-1].removesuffix(".npz")
 
 
 def load(source: str, part: str) -> Arrays:
-    """The images and labels of `train`, `val` or `test`. Raises DataError."""
+    """Load the images and labels of `train`, `val` or `test`. Raises DataError."""
     if source == "digits":
         return _digits(part)
     file = _file(source)
@@ -42,18 +42,21 @@ def load(source: str, part: str) -> Arrays:
 
 
 def has_validation(source: str) -> bool:
-    """Whether the file holds a validation part of its own. Raises DataError for half of one."""
+    """Return whether the file has its own validation part. Raises DataError if it has only one of the two arrays."""
     if source == "digits":
         return False
     file = _file(source)
     there = {"x_val", "y_val"} & set(npz.names(file))
     if len(there) == 1:
-        raise DataError(f"{files.shown(file)}: holds {there.pop()} alone; a validation part is both x_val and y_val")
+        raise DataError(
+            f"{files.shown(file)}: holds {there.pop()} but not the other array; "
+            "a validation part needs both x_val and y_val"
+        )
     return bool(there)
 
 
 def place(source: str) -> str:
-    """Where the data lie, for people: the file that MNIST is downloaded to, or a path or URI."""
+    """Return the place of the data for messages: the path of the downloaded MNIST file, or the path or URI."""
     return files.shown(str(_mnist_file()) if source == "mnist" else source)
 
 
@@ -66,17 +69,19 @@ def _mnist_file() -> Path:
 
 
 def _mnist() -> Path:
-    """Keras's own MNIST file, from its cache or its address.
+    """Return Keras's MNIST file from Keras's cache. Download it if it is not there. Raises DataError.
 
-    By pooch and not by Keras, whose import is TensorFlow's: the driver does without. Raises DataError.
+    The download uses pooch: Keras would import TensorFlow, which the driver must not do.
     """
     kept = _mnist_file()
     if kept.exists():
         with kept.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != MNIST_SHA256:  # pooch would download over it
-                raise DataError(f"mnist: {kept} is another file than Keras's; move it away, or give its path to --data")
+            if hashlib.file_digest(stream, "sha256").hexdigest() != MNIST_SHA256:  # pooch would overwrite it
+                raise DataError(
+                    f"mnist: {kept} is not the same file as Keras's; move it away, or give its path to --data"
+                )
         return kept
-    import pooch  # needed for the download only
+    import pooch  # imported here because only a download needs it
 
     pooch.get_logger().setLevel("WARNING")
     try:
@@ -89,9 +94,9 @@ def _mnist() -> Path:
 
 
 def _digits(part: str) -> Arrays:
-    """scikit-learn's 8x8 digits (pixels 0 to 16), read from its package.
+    """Read scikit-learn's 8x8 digits (pixels 0 to 16) from the files of its package.
 
-    `sklearn.datasets.load_digits` reads the same file, but its import costs a second and a half in every process.
+    `sklearn.datasets.load_digits` reads the same file, but importing it takes 1.5 s in every process.
     """
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:

@@ -1,7 +1,7 @@
-"""Which training images are kept for validation, and which labels no training can begin with.
+"""Split off the validation images, and check the labels.
 
-The split is a function of the labels, the fraction and the seed alone, so each worker makes the same one for itself. In
-NumPy: importing scikit-learn, which has such a function too, would cost each process a second and a half.
+The split depends only on the labels, the fraction and the seed, so each worker computes the same one. scikit-learn has
+a function for it, but importing it would take 1.5 s in each process.
 """
 
 import math
@@ -17,26 +17,27 @@ Rows = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
-EXCHANGE_BYTES = 1 << 20  # of images that are in memory twice while rows are exchanged
-MOST_NAMED = 10  # classes in a sentence
-FEW_CLASSES = 100  # labels below this are never taken for stray ones
-SPARSEST = 10  # a label this many times the number of different labels is one
+EXCHANGE_BYTES = 1 << 20  # at most so many bytes of images are copied while rows are swapped
+MOST_NAMED = 10  # at most so many classes are listed in a message
+FEW_CLASSES = 100  # labels below this are always accepted
+SPARSEST = 10  # a label that is at least this many times the number of different labels is refused
 
 
 def boundary(images: int, fraction: float) -> int:
-    """How many of so many images are for training: Keras's rule (keras/src/trainers/data_adapters/array_slicing.py)."""
+    """Return how many images are for training, as in Keras (keras/src/trainers/data_adapters/array_slicing.py)."""
     return math.floor(images * (1 - fraction))
 
 
 def stratified(labels: Labels, held: int, seed: int) -> Rows:
-    """The rows of `held` images for validation, sorted: of each class its share, drawn by the seed.
+    """Choose `held` images for validation at random, from each class in proportion. Return their rows, sorted.
 
-    Shares that are no whole numbers are rounded by largest remainders. Each class keeps at least one image for
-    training; what it cannot give, the others give in proportion. `labels` must have `held` more images than classes.
+    The shares of the classes are rounded by the method of largest remainders. Each class keeps at least one image for
+    training. If a class is too small for its share, the other classes give more. `labels` must have at least `held`
+    more images than classes.
     """
     images = np.bincount(labels)
     shares = _shares(images, held)
-    # A stream of its own: epochs are shuffled by (seed, epoch), which NumPy takes for (seed, epoch, 0).
+    # Not the random numbers of an epoch: these use the seed (seed, epoch), which NumPy treats as (seed, epoch, 0).
     shuffled = np.random.default_rng((seed, 0, 1)).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(images) - images, images)
@@ -44,11 +45,11 @@ def stratified(labels: Labels, held: int, seed: int) -> Rows:
 
 
 def _shares(images: Rows, held: int) -> Rows:
-    """How many images of each class are held, `held` in all, of a class at most all but one."""
+    """Return how many images of each class are held out: `held` in total, and never all images of a class."""
     most = np.maximum(images - 1, 0)
     shares = np.zeros_like(images)
     free = images > 0
-    while True:  # a class that cannot give its share leaves more to the others
+    while True:  # if a class is too small for its share, the shares of the others grow
         rest, among = held - shares[~free].sum(), images[free].sum()
         full = free & (rest * images > most * among)
         if not full.any():
@@ -63,9 +64,9 @@ def _shares(images: Rows, held: int) -> Rows:
 
 
 def move_to_end(images: Pixels, labels: Labels, rows: Rows) -> None:
-    """Exchange `rows` (sorted) with rows at the end, in place, so that they are the last ones.
+    """Move `rows` (sorted) to the end by swapping them with other rows, in place.
 
-    Only EXCHANGE_BYTES of the images are in memory twice meanwhile, and the others stay where they are.
+    At most EXCHANGE_BYTES of the images are copied at a time. All other rows stay at their places.
     """
     at = len(labels) - len(rows)
     is_chosen = np.zeros(len(labels), bool)
@@ -82,10 +83,10 @@ def move_to_end(images: Pixels, labels: Labels, rows: Rows) -> None:
 
 
 def count_classes(labels: Labels, where: str) -> int:
-    """The number of classes: the largest label and one.
+    """Return the number of classes, which is the largest label plus one.
 
-    Raises DataError for a single class, and for a label far above the number of different ones: each class is a row of
-    the output layer, and a stray 65535 among three classes would make 65,536.
+    Raises DataError if there is only one class, or if a label is far above the number of different labels. Such a label
+    is a mistake: with three classes and a label of 65535, the output layer would have 65,536 units.
     """
     images = np.bincount(labels)
     different, largest = int(np.count_nonzero(images)), len(images) - 1
@@ -93,20 +94,20 @@ def count_classes(labels: Labels, where: str) -> int:
         raise DataError(f"{where}: holds a single class; a classifier needs two or more")
     if largest >= max(FEW_CLASSES, SPARSEST * different):
         raise DataError(
-            f"{where}: holds label {largest} at index {np.argmax(labels)}, far above its number of different labels, "
-            f"{different}; remove that image, or number the classes from 0 to {different - 1}"
+            f"{where}: holds label {largest} at index {np.argmax(labels)}, which is far above the number of different "
+            f"labels, {different}; remove that image, or number the classes from 0 to {different - 1}"
         )
     return len(images)
 
 
 def absent(labels: npt.NDArray[np.integer[Any]], wanted: Labels) -> list[int]:
-    """The classes of `wanted` that are not among `labels`."""
+    """Return the classes of `wanted` that are not among `labels`."""
     lacking: list[int] = np.setdiff1d(wanted, labels).tolist()
     return lacking
 
 
 def named(classes: Iterable[int]) -> str:
-    """`class 3`, `classes 3, 4`, and no more than MOST_NAMED of them."""
+    """Return `class 3` or `classes 3, 4`, with at most MOST_NAMED classes."""
     numbers = [str(number) for number in classes]
     more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
     return f"class{'es' * (len(numbers) > 1)} {', '.join(numbers[:MOST_NAMED])}{more}"

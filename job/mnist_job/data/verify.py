@@ -1,4 +1,4 @@
-"""Whether a worker or the evaluation has the data that the driver checked: another node may have another file."""
+"""Check that a worker or the evaluation has the same data as the driver: nodes may have different files."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from mnist_job.errors import DataError, UsageError
 
 
 def load_training(config: JobConfig, checked: dataset.Facts) -> dataset.Training:
-    """The training data on this node. Raises DataError, naming the node, unless they are what the driver checked."""
+    """Load the training data on this node.
+
+    Raises DataError, with the name of the node, if they differ from the data that the driver checked.
+    """
     with _node_is_named():
         training = dataset.load_training(config)
         _compare(training.facts, checked, config.data)
@@ -18,7 +21,10 @@ def load_training(config: JobConfig, checked: dataset.Facts) -> dataset.Training
 
 
 def load_test(source: str, checked: dataset.Facts) -> dataset.Split:
-    """The test data on this node. Raises DataError, naming the node, unless they are what the driver checked."""
+    """Load the test data on this node.
+
+    Raises DataError, with the name of the node, if they differ from the data that the driver checked.
+    """
     with _node_is_named():
         test = dataset.load_test(source)
         _compare(dataset.test_facts(test), checked, source)
@@ -29,7 +35,7 @@ def load_test(source: str, checked: dataset.Facts) -> dataset.Split:
 def _node_is_named() -> Iterator[None]:
     try:
         yield
-    except (DataError, UsageError) as error:  # of the usage, the driver's own file let it pass
+    except (DataError, UsageError) as error:  # a UsageError depends on the file too: the driver's file caused none
         raise DataError(f"node {socket.gethostname()}: {error}") from error
 
 

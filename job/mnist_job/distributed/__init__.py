@@ -1,5 +1,5 @@
-"""Ray: which cluster, whether it has room, and Ray Train around the loop.
+"""Ray: connect to a cluster, check that it has room, and start the training loop with Ray Train.
 
-`pipeline`, `evaluation` and `kubernetes` import this room, and it imports `training`, whose loop it starts on each
-worker. Start with `trainer.py` for how workers start and are lost, and with `cluster.py` for where they run.
+`pipeline`, `evaluation` and `kubernetes` import this package. It imports `training`, whose loop it starts on each
+worker. Read `trainer.py` first to see how workers start and restart, and `cluster.py` to see where they run.
 """

@@ -1,4 +1,4 @@
-"""Which Ray a run uses: the address, the name under which its user wrote it, and a sentence where it cannot be used."""
+"""The address of the Ray cluster that a run uses, where the user set it, and the errors if it cannot be used."""
 
 import os
 import re
@@ -18,14 +18,14 @@ _VERSIONS = re.compile(r"started with:\s*Ray: (\S+)\s*Python: (\S+)")
 
 
 class Address(NamedTuple):
-    """HOST:PORT, `auto` or `local`, and the flag or variable that holds it."""
+    """A Ray address (HOST:PORT, `auto` or `local`), and the name of the flag or variable that it was read from."""
 
     value: str
     name: str
 
     @property
     def is_local(self) -> bool:
-        """Whether the job has a Ray of its own, which ends with it."""
+        """Whether the job starts a local Ray, which ends with it."""
         return self.value == LOCAL
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Address(NamedTuple):
 
 
 def of(config: Settings) -> Address:
-    """The address of a run: the setting, else RAY_ADDRESS, which comes first for `auto`, as it does for Ray itself."""
+    """Return the address of a run: the setting or, if it is unset or `auto`, RAY_ADDRESS, as Ray itself does."""
     variable = os.environ.get(VARIABLE)
     if variable and config.address in (None, "auto"):
         return Address(variable, VARIABLE)
@@ -41,7 +41,7 @@ def of(config: Settings) -> Address:
 
 
 def check_form(address: Address) -> None:
-    """Raises UsageError unless the address is HOST:PORT, `auto` or `local`."""
+    """Check the form of the address. Raises UsageError unless it is HOST:PORT, `auto` or `local`."""
     value = address.value
     if value in (LOCAL, "auto"):
         return
@@ -56,7 +56,7 @@ def check_form(address: Address) -> None:
 
 
 def check_answers(value: str, told: str) -> None:
-    """Raises ClusterError, which begins with `told`, unless something listens at this HOST:PORT."""
+    """Connect to HOST:PORT once. Raises ClusterError, with a message that begins with `told`, if nothing listens."""
     host, _, port = value.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
@@ -65,14 +65,17 @@ def check_answers(value: str, told: str) -> None:
 
 
 def check_token(address: Address) -> None:
-    """Raises ClusterError where RAY_AUTH_MODE asks for a token that is not there: Ray's C++ would end the process."""
+    """Check that there is a token if RAY_AUTH_MODE requires one. Raises ClusterError if not.
+
+    Without this check, Ray's C++ code would end the process.
+    """
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
         if Path(named or "~/.ray/auth_token").expanduser().read_text(encoding="utf-8").strip():
             return
-    except (OSError, RuntimeError, UnicodeDecodeError):  # the second: there is no home
+    except (OSError, RuntimeError, UnicodeDecodeError):  # RuntimeError: there is no home directory
         pass
     raise _without_file(address) if named else _without_token(address, "demands a token, and none was given")
 
@@ -92,10 +95,10 @@ def _without_token(address: Address, what: str) -> ClusterError:
 
 
 def refusal(address: Address, error: BaseException) -> ClusterError:
-    """The sentence for what Ray raised when it was to connect, or to start."""
+    """Return the ClusterError for an exception that Ray raised when it had to connect or to start."""
     told = "\n".join(str(cause) for cause in _causes(error))
     if address.is_local:
-        return ClusterError(f"a Ray of its own cannot be started: {_local(error, told)}")
+        return ClusterError(f"a local Ray cannot be started: {_local(error, told)}")
     where = f"{address}: "
     if "RAY_AUTH_TOKEN_PATH is set" in told:
         return _without_file(address)
@@ -109,12 +112,12 @@ def refusal(address: Address, error: BaseException) -> ClusterError:
     if len(versions) == 2:
         theirs, ours = (f"Ray {ray} and Python {python}" for ray, python in versions)
         return ClusterError(
-            f"{where}the cluster runs {theirs}, and this program {ours}; install the cluster's versions here, or start "
-            "the cluster with these"
+            f"{where}the cluster runs {theirs}, but this program runs {ours}; install the cluster's versions here, or "
+            "start the cluster with the versions of this program"
         )
     if "waiting for GCS" in told:
         return ClusterError(
-            f"{where}something listens there, and is no Ray head that answers; {_WANTED}: not the port of the "
+            f"{where}something listens there, but it does not answer as a Ray head; {_WANTED}: not the port of the "
             "dashboard (8265) or of Ray Client (10001)"
         )
     return ClusterError(f"{where}no Ray cluster can be reached: {_first_line(error)}")
@@ -124,8 +127,8 @@ def _local(error: BaseException, told: str) -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         return (
-            f"its processes may have {limit / 2**30:.1f} GiB of addresses each (`ulimit -v`), and need more; "
-            f"raise it: `ulimit -v unlimited` ({_first_line(error)})"
+            f"each of its processes may use only {limit / 2**30:.1f} GiB of address space (`ulimit -v`), and needs "
+            f"more; raise the limit: `ulimit -v unlimited` ({_first_line(error)})"
         )
     if re.search(r"timed? ?out|timeout|in time|within \d+", told, re.IGNORECASE):
         return f"it was not ready in time ({_first_line(error)}); is the machine too busy? start again later"

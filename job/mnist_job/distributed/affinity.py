@@ -1,7 +1,8 @@
-"""CPUs of its own for each worker of a local Ray.
+"""Reserve CPUs for each worker of a local Ray.
 
-The threads of a worker wake each other at every message. Left to the kernel they wake on other workers' CPUs, too, and
-two workers on two cores take 1.5 ms for a step that takes 1.0 ms where each keeps to its own (784-128-64-10, batch 32).
+The threads of a worker wake each other at every message. Without an affinity, the kernel also wakes them on the CPUs of
+other workers. Two workers on two cores then take 1.5 ms for a step; with one core for each they take 1.0 ms
+(784-128-64-10, batch 32).
 """
 
 import os
@@ -12,14 +13,14 @@ from pathlib import Path
 
 HOST = 0xEFFFFFFC  # the inode of the first PID namespace, in every Linux (include/linux/proc_ns.h)
 
-_claims: list[socket.socket] = []  # for as long as this process lives
+_claims: list[socket.socket] = []  # kept open until this process ends
 
 
 def keep_to_own_cpus(count: int) -> set[int] | None:
-    """Keep the calling thread, and those it starts from now on, to `count` CPUs that no other worker of a job has.
+    """Run the calling thread, and those that it starts from now on, on `count` CPUs that no other worker of a job has.
 
-    Gives them; None where so many are not free, and in a container: it may share its CPUs with others that are not seen
-    from within.
+    Returns the CPUs, or None if fewer are free. Returns None in a container too: it may share its CPUs with processes
+    that it cannot see.
     """
     if sys.platform != "linux" or Path("/proc/self/ns/pid").stat().st_ino != HOST:
         return None
@@ -37,7 +38,10 @@ def keep_to_own_cpus(count: int) -> set[int] | None:
 
 
 def _claim(cpu: int) -> socket.socket | None:
-    """A socket by an abstract name, which goes with its process, however that ends; None where another has the name."""
+    """Return a socket with an abstract name for this CPU, or None if another process has taken the name.
+
+    The kernel frees the name when the process ends, even if it was killed.
+    """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claim.bind(f"\0mnist-job-cpu-{cpu}")
@@ -48,7 +52,7 @@ def _claim(cpu: int) -> socket.socket | None:
 
 
 def _order(cpu: int) -> tuple[bool, int]:
-    """The first hardware thread of each core before the second ones."""
+    """Return a sort key that puts the first hardware thread of each core before the second ones."""
     siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     first = re.match(r"\d+", siblings.read_text()) if siblings.exists() else None
     return first is not None and int(first[0]) != cpu, cpu

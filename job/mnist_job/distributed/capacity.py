@@ -1,4 +1,4 @@
-"""Room for a run on the connected Ray cluster: it is there, or the cluster's autoscaler makes it, or the run ends."""
+"""Check that the connected Ray cluster has room for a run, or wait until its autoscaler has added the nodes."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,10 @@ Resources = dict[str, float]
 
 
 class Need(NamedTuple):
-    """Room for `count` processes at once, `each` with so much; `seconds` is how long to wait for it."""
+    """The room for `number` processes at the same time, each with the resources `each`.
+
+    `what` names them in messages. `seconds` is how long to wait for the autoscaler.
+    """
 
     what: str
     number: int
@@ -25,10 +28,11 @@ class Need(NamedTuple):
 
 
 def check(config: Settings, tell: Callable[[str], None]) -> None:
-    """Return when the nodes can hold the fewest workers at once, and the evaluation after them.
+    """Return when the cluster has room for the least number of workers, and for the evaluation after them.
 
-    Where an autoscaler is there, ask it and wait for `start_timeout` seconds; `tell` gets a sentence before. Raises
-    ClusterError where room is missing, and none is to come or it did not come in time.
+    If the cluster has an autoscaler, ask it for the missing nodes and wait for them: for the workers `start_timeout`
+    seconds, for the evaluation ROOM_SECONDS. `tell` gets a sentence before the wait. Raises ClusterError if there is no
+    room and no autoscaler, or if the nodes did not come in time.
     """
     grows = _can_grow if not addresses.of(config).is_local else lambda: False
     if isinstance(config, JobConfig):
@@ -58,8 +62,8 @@ def _make_room(need: Need, can_grow: Callable[[], bool], tell: Callable[[str], N
     tell(f"{lacking}; waiting up to {need.seconds:g} s for its autoscaler to add nodes")
     if not _came(need):
         raise ClusterError(
-            f"{lacking}, and its autoscaler has not made that room within {need.seconds:g} s. {less}: a higher limit "
-            "on its nodes, or longer to start them (--start-timeout)"
+            f"{lacking}, and its autoscaler has not made that room within {need.seconds:g} s. {less}: raise the limit "
+            "of its nodes, or wait longer for them (--start-timeout)"
         )
 
 
@@ -68,7 +72,7 @@ def _holds(node: Resources, each: Resources) -> int:
 
 
 def _can_grow() -> bool:
-    """Whether there is an autoscaler; one that has just started may not have reported yet."""
+    """Return whether there is an autoscaler. Wait for its first report: it may have just started."""
     deadline = time.monotonic() + LOOK_SECONDS
     while (known := ray_private.has_autoscaler()) is None and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -76,12 +80,12 @@ def _can_grow() -> bool:
 
 
 def _came(need: Need) -> bool:
-    """Whether there was room for all at once in time. It is free again then, for Ray Train to ask for it."""
-    group = placement_group([need.each] * need.number)  # what an autoscaler looks at
+    """Reserve the room, wait for it, and free it again for Ray Train. Return whether it was there in time."""
+    group = placement_group([need.each] * need.number)  # the autoscaler adds nodes for it
     deadline = time.monotonic() + need.seconds
     try:
         while time.monotonic() < deadline:
-            if group.wait(1):  # a second, since it hears no signal
+            if group.wait(1):  # in short steps: a signal does not interrupt it
                 return True
         return False
     finally:

@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on: a local one of its own, or one that exists."""
+"""The Ray cluster that a job runs on: an existing one, or a local one that the job starts and stops."""
 
 import contextlib
 import io
@@ -20,21 +20,22 @@ from mnist_job.errors import ClusterError, JobError, last_line
 from mnist_job.system import temporary
 from mnist_job.system.fork import tell
 
-LOCAL_RAY = {"prestart_worker_first_driver": False}  # no Python process before one is asked for
+LOCAL_RAY = {"prestart_worker_first_driver": False}  # start no Python process before one is needed
 
 
 @contextlib.contextmanager
 def connected(config: Settings) -> Iterator[None]:
-    """Connected to Ray, and disconnected at the end, whatever the end. A local Ray is stopped with all its processes.
+    """Connect to Ray in this context, and always disconnect at its end. A local Ray is stopped with all its processes.
 
-    Within itself it changes nothing. Raises UsageError if the address is none, ClusterError if it gives no answer.
+    If this process is connected already, do nothing. Raises UsageError if the address is not valid, ClusterError if the
+    cluster does not answer.
     """
     if ray.is_initialized():
         yield
         return
     address = addresses.of(config)
     addresses.check_form(address)
-    # Short, for the sockets' names; the supervising parent has made one already.
+    # In /tmp, because the names of sockets must be short. The supervising parent has already made such a folder.
     with temporary.private(["/tmp"]) as folder, _initialized(config, address, folder):  # noqa: S108
         yield
 
@@ -70,23 +71,23 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
                 namespace="mnist-job",
                 **local,
             )
-    except (KeyboardInterrupt, SystemExit) as stop:  # the latter is how Ray answers SIGTERM while it starts
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ray raises SystemExit for a SIGTERM while it starts
         tell(ray=None)
         ray.shutdown()
         raise KeyboardInterrupt from stop
     except JobError:
         tell(ray=None)
         raise
-    except Exception as error:  # Ray raises the class itself where it is not ready in time
+    except Exception as error:  # all of them: Ray raises a plain Exception if it is not ready in time
         tell(ray=None)
         ray.shutdown()
         raise addresses.refusal(address, error) from error
     for number, handler in handlers.items():
-        signal.signal(number, handler)  # Ray has put its own in their place
+        signal.signal(number, handler)  # Ray has replaced them
     if not local:
         tell(ray=str(ray.get_runtime_context().gcs_address))
     try:
-        # Ray prints what befell its processes to sys.stdout and has no switch for it; the display holds the real one.
+        # Ray prints to sys.stdout when its processes die, and no option stops that. The display keeps the real stdout.
         with contextlib.nullcontext() if config.verbose else contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
@@ -95,59 +96,59 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
 
 
 def _empty(folder: Path) -> Path:
-    """Where the driver is when it starts Ray, which puts that folder on the path of the workers' imports."""
+    """Return an empty folder to start Ray in: Ray adds the current folder to the workers' import path."""
     empty = folder / "empty"
     empty.mkdir(exist_ok=True)
     return empty
 
 
 def _give_token() -> None:
-    """A local Ray keeps others out, whatever the variables say, and needs no file below HOME for that."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):  # without a mode Ray switches its token on
+    """Set a token for the local Ray, so that no other user can connect to it. Ignore the user's variables and files."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):  # if the mode is unset, Ray turns authentication on
         os.environ.pop(name, None)
     os.environ["RAY_AUTH_TOKEN"] = ray_private.TOKEN
 
 
 def _answering(address: Address) -> str:
-    """The HOST:PORT of a head that listens. Raises ClusterError."""
+    """Return the HOST:PORT of the head. Raises ClusterError if nothing listens there."""
     if address.value != "auto":
         addresses.check_answers(address.value, f"{address}: no Ray cluster can be reached")
         return address.value
-    start = "start one (`ray start --head`), give HOST:PORT, or leave it out for a Ray of the job's own"
+    start = "start one (`ray start --head`), give HOST:PORT, or leave it out to start a local Ray for this job"
     try:
         place = ray_private.found()
     except ConnectionError as error:
         raise ClusterError(f"{address}: no Ray cluster runs on this machine; {start}") from error
     if place != "auto":
-        addresses.check_answers(place, f"{address}: the cluster at {place} was the last here, and is gone; {start}")
+        addresses.check_answers(place, f"{address}: the last cluster of this machine, at {place}, is gone; {start}")
     return place
 
 
 def doing(config: Settings) -> str:
-    """What `connected` does, for people."""
+    """Return a phrase for the display that says what `connected` does."""
     return "starting a local Ray" if is_local(config) else f"connecting to Ray at {addresses.of(config).value}"
 
 
 def is_local(config: Settings) -> bool:
-    """Whether the job has a Ray of its own, which ends with it."""
+    """Return whether the job starts a local Ray, which ends with it."""
     return addresses.of(config).is_local
 
 
 def this_node() -> str:
-    """Ray's id of the node that this process runs on."""
+    """Return Ray's id of the node that this process runs on."""
     return str(ray.get_runtime_context().get_node_id())
 
 
 def check_head_answers() -> None:
-    """Raises ClusterError if the head of the connected cluster is gone."""
+    """Check that the head of the connected cluster still answers. Raises ClusterError if not."""
     addresses.check_answers(str(ray.get_runtime_context().gcs_address), "the Ray head is gone")
 
 
 def short_of_memory() -> list[str]:
-    """The hosts of the connected cluster whose control group had a process killed for its memory.
+    """Return the hosts of the connected cluster on which the kernel has killed a process that ran out of memory.
 
-    The kernel counts since the host began, which for a pod is its container's start. Raises ClusterError if they
-    cannot be asked.
+    The kernel counts since the start of the host; in a pod, since the start of its container. Raises ClusterError if
+    the nodes cannot be asked.
     """
     count: Any = ray.remote(num_cpus=0, max_retries=0)(kills_for_memory)
     asked = {}
@@ -163,7 +164,7 @@ def short_of_memory() -> list[str]:
 
 
 def kills_for_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The processes of this control group (its version 2 or 1) that the kernel killed for their memory."""
+    """Return how many processes of this control group (v2 or v1) the kernel has killed because of their memory."""
     for file in (cgroup / "memory.events", cgroup / "memory/memory.oom_control"):
         if file.exists():
             return int(dict(line.split() for line in file.read_text().splitlines()).get("oom_kill", 0))

@@ -1,7 +1,7 @@
-"""What the workers tell the driver while they run.
+"""Messages from the workers to the driver while they run.
 
-Ray Train hands metrics over when a run has ended, and a worker's exception only after it was retried. So workers write
-into a small actor, and the driver reads it as it fills.
+Ray Train returns metrics only at the end of a run, and a worker's exception only after the retries. So the workers
+write their entries into a small actor, and the driver reads them from it at once.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from mnist_job.training.progress import End, Entry, Progress
 
 
 class Journal:
-    """Entries in the order of their writing, for one reader. Any process of the cluster may write."""
+    """A queue of entries with one reader. Any process of the cluster may write to it."""
 
     def __init__(self) -> None:
-        # Beside the driver, with which alone it may be lost: a worker's node may go.
+        # On the driver's node: a worker's node may be lost during the run.
         here = NodeAffinitySchedulingStrategy(cluster.this_node(), soft=False)
         entries: Any = ray.remote(num_cpus=0)(_Entries)
         self._entries = entries.options(scheduling_strategy=here).remote()
@@ -29,7 +29,7 @@ class Journal:
         self._entries.write.remote(entry)
 
     def read(self) -> Iterator[Entry]:
-        """Each entry as it comes, up to End, but only the last of several Progress in a row.
+        """Yield each entry as it comes, up to End. Of several unread Progress in a row, yield only the last.
 
         Raises ray.exceptions.RayError if the cluster goes away.
         """
@@ -53,7 +53,7 @@ class _Entries:
             self._grown.notify_all()
 
     async def take(self) -> list[Entry]:
-        """The entries that have not been taken; waits for one if there is none."""
+        """Return the unread entries. Wait for one if there is none."""
         async with self._grown:
             await self._grown.wait_for(lambda: self._unread)
             taken, self._unread = self._unread, []

@@ -1,4 +1,4 @@
-"""What a run uses of Ray beyond its public interface. What a later Ray does not have is done without."""
+"""All uses of Ray's private interface. If a later Ray does not have a part of it, the run works without that part."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from mnist_job.system.processes import RAYLET
 Replacement = tuple[Any, str, Any]
 
 TOKEN = secrets.token_hex(32)
-"""A local Ray's, one for the life of this process: Ray reads it once."""
+"""The token of a local Ray. It is the same as long as this process lives, because Ray reads it only once."""
 
 
 @contextmanager
 def replaced(replacements: list[Replacement]) -> Iterator[None]:
-    """While this is open, the attributes are replaced that exist."""
+    """Replace attributes in this context. Skip those that do not exist."""
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements if hasattr(owner, name)]
     for owner, name, replacement in replacements:
         if hasattr(owner, name):
@@ -38,29 +38,31 @@ def replaced(replacements: list[Replacement]) -> Iterator[None]:
 
 
 def unseen(folder: Path) -> list[Replacement]:
-    """A local Ray that `address="auto"` does not find: it looks for processes with `raylet` in their programs' names.
+    """Hide a local Ray from `address="auto"`, which looks for processes with `raylet` in the names of their programs.
 
-    `folder` takes a link of another name. Where that is not possible, its token keeps others out.
+    The raylet is started through a link with another name in `folder`. If no link can be made, the Ray is not hidden,
+    but without its token nobody can use it.
     """
     link = folder / RAYLET
     with suppress(OSError, AttributeError):
-        if not link.is_symlink():  # of a Ray that this process had before
+        if not link.is_symlink():  # it exists if this process has started a Ray before
             link.symlink_to(services.RAYLET_EXECUTABLE)
         return [(services, "RAYLET_EXECUTABLE", str(link))]
     return []
 
 
 def signals_kept() -> list[Replacement]:
-    """Ray's answer to SIGTERM does not take the place of this program's, which counts how often it came."""
+    """Keep this program's handler of SIGTERM, which counts the signals: Ray would replace it with its own."""
     return [(utils, "set_sigterm_handler", lambda _handler: None)]
 
 
 def lean() -> list[Replacement]:
-    """A local Ray begins without the processes that a job does not use: 2 s less, of both its start and its end.
+    """Start a local Ray without the processes that a job does not use. This saves 2 s, at its start and at its end.
 
-    They are the dashboard's server (which starts without a dashboard as well), the autoscaler and the reader of logs.
-    And the driver neither imports the dashboard's packages to see that they are there, which this package's
-    dependencies say, nor sleeps for a second where its node is not known a tenth after its start: 0.4 s less.
+    They are the dashboard's server (which starts even if the dashboard is off), the autoscaler and the log monitor.
+    Two more steps of the driver are skipped, which saves 0.4 s: it does not import the dashboard's packages to check
+    that they are installed (this package requires them), and it does not sleep for a whole second while it waits for
+    its node.
     """
 
     def nothing(*_: Any, **__: Any) -> None:
@@ -76,7 +78,7 @@ def lean() -> list[Replacement]:
 
 
 def _get_node(gcs_address: str, node_id: str) -> Any:
-    """As Ray's own, which sleeps for a second if the node is not known yet; it becomes known within one."""
+    """Do what Ray's `get_node` does, but look for the node every 10 ms. Ray sleeps for 1 s after the first look."""
     state: Any = GlobalState()  # type: ignore[no-untyped-call]
     state._initialize_global_state(services._get_gcs_client_options(gcs_address))  # type: ignore[no-untyped-call]
     for _ in range(100):
@@ -87,9 +89,9 @@ def _get_node(gcs_address: str, node_id: str) -> Any:
 
 
 def found() -> str:
-    """The HOST:PORT that `auto` means on this machine. Raises ConnectionError where there is none.
+    """Return the HOST:PORT that `auto` means on this machine. Raises ConnectionError if no cluster is found.
 
-    As Ray does for `auto`, and not for an address: its token is used where the user has one.
+    Use the user's token if there is one. Ray does so itself for `auto`, but not for a HOST:PORT.
     """
     with suppress(ImportError):
         from ray._private.authentication import authentication_token_setup
@@ -100,9 +102,10 @@ def found() -> str:
 
 
 def check_head(address: str) -> None:
-    """Ask the head at HOST:PORT once; `ray.init` asks for 20 s one that refuses, and for a quarter of an hour another.
+    """Connect to the head at HOST:PORT once, without the retries of `ray.init`.
 
-    Raises ray.exceptions.AuthenticationError or RpcError, the latter after 40 s.
+    `ray.init` retries for 20 s if the head refuses, and for 15 minutes if something that is not a head answers.
+    Raises ray.exceptions.AuthenticationError or, after 40 s, RpcError.
     """
     client: Any = getattr(ray._raylet, "GcsClient", None)
     if client is not None:
@@ -112,7 +115,7 @@ def check_head(address: str) -> None:
 
 @contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Ray's C++ writes to standard error itself, at a level that is set before its import."""
+    """Discard standard error in this context: Ray's C++ code writes to it, and its log level is fixed at the import."""
     sys.stderr.flush()
     with Path(os.devnull).open("w") as nothing, os.fdopen(os.dup(2), "w") as stderr:
         os.dup2(nothing.fileno(), 2)
@@ -123,9 +126,9 @@ def _quiet_library() -> Iterator[None]:
 
 
 def has_autoscaler() -> bool | None:
-    """Whether the connected cluster can grow; None as long as neither Ray's autoscaler nor its stand-in has reported.
+    """Return whether the connected cluster has an autoscaler, or None if nothing has reported yet.
 
-    On every head without an autoscaler a monitor reports, too: its type of a node is `node_` and the node's id.
+    On a head without an autoscaler a monitor reports instead. Its node types have the form `node_<id>`.
     """
     try:
         from ray.autoscaler.v2.sdk import get_cluster_status

@@ -1,11 +1,14 @@
-"""What this job does otherwise than Ray Train: how TensorFlow learns of the other workers, and what is started.
+"""Changes to Ray Train: a light driver, a controller in the driver's process, and fewer helper processes.
 
-The driver does not import TensorFlow, whose import is a worker's longest wait: Ray's own TensorflowTrainer would make
-it pay for that before the workers may begin. The controller, which Ray Train starts as a process of its own, runs in
-the driver's: the workers begin 1.4 s earlier, and what becomes of a failure is decided here. And of the processes that
-Ray Train starts beside the workers, each of which imports it (1.5 s of CPU), four are left out: they serve Ray Data, an
-autoscaler that sees the workers' placement group anyway, controllers that a job outlives, and the warning of a
-preemption. (ray 2.60, two cores.)
+The driver does not import TensorFlow, which is the slowest step of a worker's start. Ray's own TensorflowTrainer would
+import it in the driver, too, before the workers may start.
+
+Ray Train starts its controller in a process of its own. Here it runs in the driver's process: the workers start 1.4 s
+earlier, and this module can decide what to do about a failure.
+
+Four helper processes are not started; each would import Ray Train (1.5 s of CPU). They serve Ray Data, request nodes
+from an autoscaler (which sees the workers' placement group without that), clean up after a controller that dies before
+its job, and warn of preemptions. (Measured with Ray 2.60 on two cores.)
 """
 
 import asyncio
@@ -28,12 +31,12 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from mnist_job.errors import JobError
 
-# Read by Ray Train's controller.
+# Environment variables that Ray Train's controller reads.
 SWITCHES = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the end of a run waits for its next poll
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that warns of what a checkpoint an epoch survives anyway
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at the end of a run, Ray Train waits for its next poll
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # not needed: there is a checkpoint after each epoch
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # all paths are absolute
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # which would be this process's
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would change the logging of this process
 }
 
 
@@ -41,11 +44,11 @@ OnLoss = Callable[[WorkerGroupError, bool], None]
 
 
 class Trainer(DataParallelTrainer):
-    """Runs Ray Train's controller in this process.
+    """A trainer that runs Ray Train's controller in this process.
 
-    `on_loss` is told of workers that were lost, and whether all will start again; `fit` raises a JobError that it
-    raises. A JobError of a worker ends the run at once, whatever `failure_config` allows: `fit` raises it among the
-    workers' failures, where `refusal` finds it.
+    `on_loss` is called when workers are lost, with the failure and whether all workers will restart. If it raises a
+    JobError, `fit` raises the same. A JobError of a worker ends the run without a retry, even if `failure_config`
+    allows one: `fit` raises a failure in which `refusal` finds it.
     """
 
     def __init__(self, worker: Callable[..., None], on_loss: OnLoss, **arguments: Any):
@@ -72,7 +75,7 @@ class _WorkerGroup(WorkerGroup):
     def _init_train_context_on_workers(
         self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, list[Any]]
     ) -> None:
-        """As Ray Train's own, but for the controller's handle: here that is no actor, and nothing asks it."""
+        """Do what Ray Train does, but without a handle of the controller, which is not an actor here."""
         contexts = [
             worker.actor.init_train_context.remote(
                 train_run_context=self._train_run_context,
@@ -98,7 +101,7 @@ class _FailurePolicy(DefaultFailurePolicy):
         self._on_loss = on_loss
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        """Ray Train's hook."""
+        """Decide whether the run is retried; Ray Train calls this after a failure."""
         if refusal(training_failed_error) is not None:
             return FailureDecision.RAISE
         decision = super().make_decision(training_failed_error)
@@ -111,7 +114,9 @@ class _FailurePolicy(DefaultFailurePolicy):
 
 
 class _Ended(BaseException):
-    """Passes by Ray Train, which would shut the workers down first: that takes a head that answers."""
+    """Carries a JobError through Ray Train, which must not catch it: it would shut the workers down, through a head
+    that may not answer.
+    """
 
     def __init__(self, error: JobError) -> None:
         super().__init__()
@@ -119,25 +124,26 @@ class _Ended(BaseException):
 
 
 def refusal(failure: Exception) -> JobError | None:
-    """What a worker raised that no retry can mend."""
+    """Return the JobError that a worker has raised, or None. A retry does not help against it."""
     errors = failure.worker_failures.values() if isinstance(failure, WorkerGroupError) else ()
     return next((error for error in errors if isinstance(error, JobError)), None)
 
 
 class _Fixed(FixedScalingPolicy):
-    """Asks for its workers' room by their placement group alone; Ray's own asks a process for it as well."""
+    """A scaling policy that requests nodes only by the workers' placement group, without Ray Train's process for it."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Ray Train's hook."""
+        """Do nothing; Ray Train would start the process here."""
 
     def _maybe_send_resource_request(self) -> None:
         pass
 
 
 class TensorFlowBackendConfig(BackendConfig):
-    """Tells each worker of the others through TF_CONFIG; what ray.train.tensorflow does, without its import.
+    """The configuration of a backend that gives each worker the addresses of all workers in TF_CONFIG.
 
-    `nodes` is the name of each worker's node, by rank, of those that started last.
+    It does the same as ray.train.tensorflow, but does not import TensorFlow. `nodes` has the name of each worker's
+    node, by rank, from the last start of the workers.
     """
 
     def __init__(self) -> None:
@@ -145,14 +151,14 @@ class TensorFlowBackendConfig(BackendConfig):
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """Ray Train asks a configuration for its backend."""
+        """The backend that Ray Train makes for this configuration."""
         return _TensorFlowBackend
 
 
 class _TensorFlowBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Ray Train's hook between the start of the workers and that of their loops."""
-        # A free port may be taken before TensorFlow binds it (ray issue 34271): a failure that is retried.
+        """Set TF_CONFIG on all workers; Ray Train calls this after they start and before their loops do."""
+        # Another process may take a free port before TensorFlow binds it (ray issue 34271). Then the run is retried.
         places = worker_group.execute(_place)
         addresses = [address for address, _ in places]
         assert isinstance(backend_config, TensorFlowBackendConfig)
@@ -163,7 +169,7 @@ class _TensorFlowBackend(Backend):
 
 
 def _place() -> tuple[str, str]:
-    """An address that TensorFlow can listen at, and the name of this node."""
+    """Return an address that TensorFlow can listen at, and the name of this node."""
     host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind(("", 0))

@@ -1,4 +1,4 @@
-"""Ray Train around the loop: workers, storage, retries."""
+"""Run the training loop on all workers with Ray Train, and retry it when workers are lost."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spe
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: its last checkpoint, and how often workers had to start again."""
+    """The result of training: the last checkpoint, and how often the workers had to restart."""
 
     checkpoint: Checkpoint
     restarts: int
@@ -44,12 +44,13 @@ def train(
     clock: Clock,
     on_entry: Callable[[News], None],
 ) -> Trained:
-    """Train on the connected cluster, from the last intact checkpoint; `on_entry` is told what happens, as it happens.
+    """Train on the connected cluster, from the last intact checkpoint.
 
-    `checked` is what every worker must find of the training data.
+    `checked` describes the training data; each worker checks its data against it. `on_entry` is called with each entry
+    while training runs.
 
-    Raises TrainingError when failures exceed `max_failures`, ClusterError when the head is lost, and whatever JobError
-    a worker refuses with, at once.
+    Raises TrainingError if there are more than `max_failures` failures, and ClusterError if the head is lost. Raises a
+    worker's JobError without a retry.
     """
     os.environ |= SWITCHES | {
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_timeout),
@@ -82,7 +83,7 @@ def train(
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=RunConfig(
-            # Ray's own records. A name of its own for each run: nothing is restored from them.
+            # For Ray's own records. Each run has another name, so that Ray restores nothing from an earlier run.
             name=f"ray-{checkpoints.run}",
             storage_path=folder.work,
             storage_filesystem=folder.filesystem,
@@ -104,7 +105,7 @@ def train(
         failure = error
     finally:
         journal.write(End())
-        follower.join()  # before Ray is shut down: a thread that asks it later takes the process down
+        follower.join()  # before Ray is shut down: a later call to Ray would crash the process
         clock.ended("worker_stop")
     if failure is not None:
         if (refused := refusal(failure)) is not None:
@@ -118,7 +119,7 @@ def train(
 
 
 class _Follower(threading.Thread):
-    """Reads the journal beside the run: `fit` itself says nothing until its end."""
+    """A thread that reads the journal while `fit` runs, which itself reports nothing until its end."""
 
     def __init__(
         self,
@@ -132,13 +133,13 @@ class _Follower(threading.Thread):
         self.restarts = 0
 
     def run(self) -> None:
-        """Ends with the journal, or with the cluster: then `fit` says so."""
+        """Read entries until the journal ends, or until the cluster is lost; `fit` reports the latter."""
         with contextlib.suppress(ray.exceptions.RayError):
             for entry in self._journal.read():
                 match entry:
                     case Start(workers, phases=phases):
                         self._clock.ended("worker_start", phases)
-                        # More workers than before are an elastic run's growth, and no loss.
+                        # More workers than before: an elastic run has grown, and none was lost.
                         self.restarts += int(0 < workers <= self._workers)
                         self._workers = workers
                         self._on_entry(entry)
@@ -149,7 +150,7 @@ class _Follower(threading.Thread):
 
 
 def _worker(arguments: dict[str, Any]) -> None:
-    """The entry point of each worker: TensorFlow is imported here, after its environment is set."""
+    """Run the loop on a worker. TensorFlow is imported here, after its environment variables are set."""
     config = arguments["config"]
     environment.pin()
     if not config.verbose:
@@ -175,13 +176,13 @@ def _worker(arguments: dict[str, Any]) -> None:
 
 
 def _own_words(message: str) -> str:
-    """A TensorFlow error without the places in the program that it begins with, and the graph's nodes at its end."""
+    """Return a TensorFlow error without the traceback at its start and the graph nodes at its end."""
     *_, words = re.split(r"^Node: '.*'$", message, flags=re.MULTILINE)
     return " ".join(words.partition("[[{{")[0].split())[:500]
 
 
 class WorkerError(Exception):
-    """What a worker's loop raised, in words; it may pass when all start again."""
+    """An error of a worker's loop, as text. A restart of all workers may solve it."""
 
 
 def _reason(error: Exception, nodes: list[str], worker_timeout: float) -> str:
@@ -190,11 +191,11 @@ def _reason(error: Exception, nodes: list[str], worker_timeout: float) -> str:
     return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
-_DEAD = "the process of {worker} died (killed, perhaps for its memory, or its node was lost)"
-# What Ray says of a lost worker, in whichever of its exceptions, and what that means; the first that fits.
+_DEAD = "the process of {worker} died (killed, perhaps because it ran out of memory, or its node was lost)"
+# Parts of Ray's messages about a lost worker, and the sentence for each. The first that fits is used.
 _FATES = {
     "out of memory issue": "{worker} was killed because its node or pod ran out of memory; "
-    "give it more, or its workers less to hold",
+    "give it more memory, or use a smaller model, batch or data set",
     "worker process has died": _DEAD,
     "actor died": _DEAD,
     "health check has been hanging": "{worker} did not answer for {seconds:g} seconds (--worker-timeout)",
@@ -202,7 +203,7 @@ _FATES = {
 
 
 def _first_cause(failures: dict[int, Exception], nodes: list[str], worker_timeout: float) -> str:
-    """The failure that the others follow from: when a worker dies, those that wait for it fail as well."""
+    """Return the failure that caused the others: when a worker dies, the workers that wait for it fail too."""
 
     def worker(rank: int) -> str:
         return f"worker {rank} on node {nodes[rank]}" if rank < len(nodes) else f"worker {rank}"

@@ -1,5 +1,5 @@
-"""How good a saved model is on held-out data, found by a process that did not train it.
+"""Evaluate a saved model on held-out data, in a process that did not train it.
 
-`pipeline` and the rooms of results import this one. Start with `task.py`; `measures.py` counts, batch by batch, and
-`mistakes.py` keeps the images that the model gets wrong.
+`pipeline`, `results` and `report` import this package. Read `task.py` first. `measures.py` computes loss, accuracy and
+recall, and `mistakes.py` selects images that the model classifies wrongly.
 """

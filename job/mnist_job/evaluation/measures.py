@@ -1,4 +1,4 @@
-"""How good a model's answers are. Answers come batch by batch, and never are those of all images in memory at once."""
+"""Measure the quality of a model's answers. They come batch by batch, to keep only a part of them in memory."""
 
 import math
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ from mnist_job.data.dataset import Labels, check_labels_below
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation.mistakes import Mistake
 
-MOST_DENSE = 100  # classes; the confusion matrix of more is kept by its pairs
+MOST_DENSE = 100  # up to so many classes, the confusion matrix is dense; for more, only its nonzero cells are stored
 
 Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Quality over all test images. `recall` has None for a class without test images.
+    """The quality over all test images. `recall` has None for a class without test images.
 
-    The confusion matrix of up to MOST_DENSE classes is `confusion[true][predicted]`; of more, `confusion_pairs` holds
-    [true, predicted, images] for each pair that occurs. (Outcomes of before hold any matrix as `confusion`.)
+    For up to MOST_DENSE classes, the confusion matrix is `confusion[true][predicted]`. For more, `confusion_pairs` has
+    [true, predicted, images] for each pair that occurs. (Old outcomes have a matrix of any size in `confusion`.)
 
-    `image_shape` is H x W or H x W x C; it and `mistakes` are empty in outcomes of before they were kept.
+    `image_shape` is H x W or H x W x C. It and `mistakes` are empty in old outcomes, which did not store them.
     """
 
     samples: int
@@ -38,7 +38,7 @@ class Evaluation:
     confusion_pairs: list[list[int]] = field(default_factory=list)
 
     def pairs(self) -> Counts:
-        """[true, predicted, images] of each pair of classes that occurs, sorted: pairs x 3."""
+        """Return [true, predicted, images] of each pair of classes that occurs, sorted, as an array of pairs x 3."""
         if self.confusion_pairs:
             return np.array(self.confusion_pairs, np.int64)
         dense = np.array(self.confusion, np.int64)
@@ -46,19 +46,21 @@ class Evaluation:
         return np.stack([true, predicted, dense[true, predicted]], axis=1)
 
     def of_classes(self) -> tuple[Counts, Counts]:
-        """How many test images of each class were recognized, and how many there are."""
+        """Return, for each class, how many test images were recognized and how many there are."""
         return _of_classes(self.pairs(), len(self.recall))
 
     def worst_class(self) -> tuple[int, float]:
-        """The class with the least recall, the first of several, and that recall."""
+        """Return the class with the lowest recall (the first of several) and this recall."""
         least, label = min((share, label) for label, share in enumerate(self.recall) if share is not None)
         return label, least
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What of a model's answers is measured, for each image: the class with the highest probability, that probability,
-    and the probability of the true class.
+    """The parts of a model's answers that are measured.
+
+    For each image: the class with the highest probability (`predicted`), this probability (`confidence`), and the
+    probability of the true class (`likelihood`).
     """
 
     classes: int
@@ -68,9 +70,9 @@ class Answers:
 
     @classmethod
     def collected(cls, batches: Iterable[npt.NDArray[np.floating[Any]]], labels: Labels, where: str) -> "Answers":
-        """From the probabilities of each class, images x classes, batch by batch in the order of `labels`.
+        """Collect the answers from batches of probabilities (images x classes), in the order of `labels`.
 
-        Raises DataError, which names `where` the labels lie, if one of them is none of the classes.
+        Raises DataError if a label is not one of the classes. The message names `where`, the source of the labels.
         """
         start, parts, classes = 0, [], 0
         for probabilities in batches:
@@ -85,10 +87,10 @@ class Answers:
 
 
 def measure(answers: Answers, labels: Labels) -> Evaluation:
-    """Loss, accuracy, recall and confusion matrix of the answers against `labels`, one for each image.
+    """Return loss, accuracy, recall and confusion matrix of the answers. `labels` has the true class of each image.
 
     The loss is scikit-learn's `log_loss`: natural logarithm, mean over the images, each probability clipped to the
-    dtype's epsilon.
+    dtype's epsilon. Raises EvaluationError if the loss or the accuracy is not finite.
     """
     samples, classes = len(labels), answers.classes
     epsilon = np.finfo(answers.likelihood.dtype).eps
@@ -121,7 +123,7 @@ def _of_classes(pairs: Counts, classes: int) -> tuple[Counts, Counts]:
 
 
 def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for the probability of a hit (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, page 209)."""
+    """Return Wilson's interval for the probability of a hit (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, page 209)."""
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2 / samples
     share = hits / samples
     middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))

@@ -1,4 +1,4 @@
-"""The test images that a model gets wrong with the most confidence, each small enough for `outcome.json`."""
+"""The most confident mistakes of a model, with images that are small enough for `outcome.json`."""
 
 import base64
 import io
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from mnist_job.evaluation.measures import Answers
 
 MOST = 25
-LONGEST_SIDE = 56  # pixels; a larger image is scaled down, so that none takes more than 13 kB
+LONGEST_SIDE = 56  # pixels; larger images are scaled down, so that each takes at most 13 kB
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Test image `index` (from 0) of class `label`, taken for `predicted` with this probability.
+    """A test image (`index` counts from 0) of class `label` that the model took for `predicted`, with this probability.
 
-    `png` is the image in base64, its sides at most LONGEST_SIDE pixels. Three channels are red, green and blue; of any
-    other number it shows the mean, in grey. The brightest pixel of all test images is white.
+    `png` is the image in base64, with sides of at most LONGEST_SIDE pixels. Three channels are shown as red, green and
+    blue; any other number of channels is shown as their mean, in grey. The brightest pixel of all images is white.
     """
 
     index: int
@@ -33,7 +33,7 @@ class Mistake:
 
 
 def most_confident(answers: "Answers", labels: Labels, images: Images) -> list[Mistake]:
-    """Up to MOST mistakes, the most probable first."""
+    """Return up to MOST mistakes, the one with the highest probability first."""
     predicted, confidence = answers.predicted, answers.confidence
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST]]

@@ -1,4 +1,4 @@
-"""The evaluate task: exact quality of a saved model on held-out data, in a process that did not train."""
+"""The evaluate task: measure a saved model on all held-out data, in a process that did not train it."""
 
 import importlib
 import os
@@ -28,28 +28,30 @@ from mnist_job.system.lean import needless_hidden
 
 
 class Evaluator:
-    """The evaluate task, in a process of its own, which can be started before there is a model to evaluate."""
+    """The evaluate task and its process, which can be started before there is a model to evaluate."""
 
     def __init__(self, config: Settings) -> None:
         self._config = config
         self._process: Any = None
 
     def prepare(self, node: str) -> None:
-        """Start the process on the node of a worker, to import TensorFlow in the time that training leaves.
+        """Start the process on the node of a worker, and import TensorFlow there at low priority during training.
 
-        It reserves no CPU, and takes over the worker's: on a cluster that the workers fill there is no other.
+        The process reserves no CPU, because the workers may use all CPUs of the cluster. After training it uses the
+        worker's CPU.
         """
-        if self._process is None and not self._config.evaluate_on_gpu:  # the GPU is the worker's until it ends
+        if self._process is None and not self._config.evaluate_on_gpu:  # the worker uses the GPU until it ends
             there = NodeAffinitySchedulingStrategy(node, soft=True)
             self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
 
     def evaluate(self, model: files.File, checked: dataset.Facts, sha256: str | None = None) -> tuple[Evaluation, str]:
-        """Evaluate a saved model on the test data of which `checked` is known; gives the SHA-256 of what was evaluated.
+        """Evaluate a saved model on the test data. Return the result, and the SHA-256 of the evaluated file.
 
-        The model must have this `sha256` if one is given.
+        `checked` describes the test data, which the task checks against it. If `sha256` is given, the model must have
+        it.
 
-        Raises EvaluationError, DataError or ClusterError as the task does, EvaluationError if it is lost for good, and
-        ClusterError if the head is.
+        Raises the task's EvaluationError, DataError or ClusterError. Raises EvaluationError if the task was lost and no
+        retry is left, and ClusterError if the head was lost.
         """
         try:
             process = self._ready_process()
@@ -66,10 +68,10 @@ class Evaluator:
         return result
 
     def _ready_process(self) -> Any:
-        """The process that is the first to be ready.
+        """Return the first process that is ready.
 
-        One that yields to others, and may not stop to, would wait for them as long as they compute: after a while
-        another one begins as well.
+        The prepared process has a low priority. If it is not allowed to raise it, other programs on the node may block
+        it for long. So after a while start a second process at normal priority, and use the one that is ready first.
         """
         if self._process is None:
             return _start(self._config, early=False, num_cpus=1, num_gpus=int(self._config.evaluate_on_gpu))
@@ -93,29 +95,29 @@ def _start(config: Settings, *, early: bool, **options: Any) -> Any:
 
 
 class _Process:
-    """Begins to import TensorFlow when it starts; `early`, in the time that the workers leave."""
+    """The process of the evaluate task. It imports TensorFlow when it starts; if `early`, at low priority."""
 
     def __init__(self, config: Settings, *, early: bool) -> None:
         environment.pin()
         if not config.verbose:
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         self._config = config
-        # A thread, not a task: Ray says on standard error what became of a task that waits while the head is lost.
+        # A thread, not a task of Ray: if the head is lost, Ray would print a message about the waiting task.
         thread = ThreadPoolExecutor(1, initializer=priority.yield_to_others if early else None)
         self._imported = thread.submit(_import_keras)
 
     def hurry(self) -> bool:
-        """Yield to others no more; whether that was possible, or there is nothing left to do."""
+        """Raise the priority to normal. Return whether that was possible, or the import is already done."""
         return priority.take_full_share() or self._imported.done()
 
     def wait_for_import(self) -> None:
-        """Returns when TensorFlow is imported."""
+        """Wait until TensorFlow is imported."""
         self._imported.result()
 
     def evaluate(self, model: files.File, checked: dataset.Facts, wanted: str | None) -> tuple[Evaluation, str]:
-        """The evaluate task. Reads the model once: what is checked is what is evaluated."""
+        """Evaluate the model. Read its file only once, so that the checked bytes are the evaluated ones."""
         config = self._config
-        # By the name that its user wrote, where one did.
+        # The path as the user wrote it, if the user gave one.
         name = files.shown(config.model) if isinstance(config, EvaluateConfig) else model.path
         try:
             self.hurry()
@@ -143,7 +145,7 @@ def _read(model: files.File, wanted: str | None, name: str) -> files.File:
     except OSError as error:
         raise saved_model.refused(name, f"cannot be read: {error}") from error
     if wanted not in (None, held.sha256()):
-        raise saved_model.refused(name, "is not the model that was trained: it was changed meanwhile")
+        raise saved_model.refused(name, "is not the model that was trained: it has changed in the meantime")
     return held
 
 
@@ -155,10 +157,10 @@ def _import_keras() -> None:
 def predict(
     model: files.File, images: dataset.Images, name: str, *, on_gpu: bool
 ) -> Iterator[npt.NDArray[np.floating[Any]]]:
-    """The model's probabilities, images x classes, batch by batch.
+    """Yield the model's probabilities batch by batch (images x classes).
 
-    Raises EvaluationError for a model that cannot be loaded, does not take such images, or gives no probabilities;
-    that calls the model `name`.
+    Raises EvaluationError if the model cannot be loaded, does not accept these images, or does not return
+    probabilities; the message calls the model `name`. Raises ClusterError if a GPU is required and there is none.
     """
     import tensorflow as tf
 

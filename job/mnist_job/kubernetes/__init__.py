@@ -1,5 +1,5 @@
-"""All that asks the Kubernetes API: the user's commands (submit, status, logs, cancel, list) and the job's result.
+"""The Kubernetes API: the user's commands (submit, status, logs, cancel, list), and the result that a job writes.
 
-`cli` and `pipeline` import this room, and nothing else imports the client. Start with `commands.py` for the user's
-side, and with `result.py` for what a job in a pod writes; both ask through `api.py`.
+`cli` and `pipeline` import this package. No other package imports the Kubernetes client. Read `commands.py` first for
+the user's side, and `result.py` for what a job in a pod writes. Both send their requests through `api.py`.
 """

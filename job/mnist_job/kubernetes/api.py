@@ -1,4 +1,4 @@
-"""The Kubernetes API as this job uses it: from its own pods, and from its users' machines."""
+"""The requests to the Kubernetes API, from the job's pods and from its users' machines."""
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from mnist_job.bounds import patiently
 from mnist_job.errors import JobError
 from mnist_job.kubernetes import kubeconfig, refusals
 
-SILENCE_SECONDS = 86_400.0  # of a log that is followed
+SILENCE_SECONDS = 86_400.0  # timeout between two lines of a log that is followed
 NO_KUBERAY = (
     "the cluster has no KubeRay, which runs RayJobs; install it first: helm install kuberay-operator "
     "kuberay-operator --repo https://ray-project.github.io/kuberay-helm --namespace kuberay-system --create-namespace"
@@ -17,35 +17,35 @@ NO_KUBERAY = (
 
 
 class Api:
-    """The API of the cluster that this process is a pod of, or that the kubeconfig names.
+    """The API of a cluster: in a pod, of the pod's cluster; elsewhere, of the one in the kubeconfig.
 
-    Each request is retried for `timeout` seconds, and fails as `error`, in a sentence that says what to do.
+    Each request is retried for `timeout` seconds. If it fails, it raises `error` with a sentence that says what to do.
     """
 
     def __init__(
         self, error: type[JobError], timeout: float, *, context: str | None = None, namespace: str | None = None
     ) -> None:
-        from kubernetes import client  # half a second that only those pay who ask
+        from kubernetes import client  # imported here because it takes half a second
 
         self._error, self.timeout = error, timeout
         settings = client.Configuration()
         own = kubeconfig.load(settings, context, error)
         self.namespace = namespace or own
         self.server = settings.host
-        settings.retries = False  # `patiently` knows better how long
+        settings.retries = False  # `patiently` does the retries
         self._client = client.ApiClient(settings)
         self._core = client.CoreV1Api(self._client)
         self._custom = client.CustomObjectsApi(self._client)
 
     def configmap(self, name: str) -> Any:
-        """One ConfigMap."""
+        """Return a ConfigMap."""
         return self._ask(
             f"ConfigMap {name}",
             lambda left: self._core.read_namespaced_config_map(name, self.namespace, _request_timeout=left),
         )
 
     def patch_configmap(self, name: str, data: Mapping[str, str | None]) -> None:
-        """Set these keys of a ConfigMap; None removes one."""
+        """Set these keys of a ConfigMap. A value of None removes its key."""
         self._ask(
             f"ConfigMap {name}",
             lambda left: self._core.patch_namespaced_config_map(
@@ -58,12 +58,12 @@ class Api:
         )
 
     def configmaps(self, selector: str, everywhere: bool) -> Any:
-        """ConfigMaps of the namespace, or of all."""
+        """Return the ConfigMaps of the namespace or, if `everywhere`, of all namespaces."""
         every, own = self._core.list_config_map_for_all_namespaces, self._core.list_namespaced_config_map
         return self._list("ConfigMaps", every if everywhere else own, everywhere, label_selector=selector)
 
     def rayjob(self, name: str) -> Any:
-        """One RayJob, as JSON."""
+        """Return a RayJob, as JSON."""
         return self._ask(
             f"RayJob {name}",
             lambda left: self._custom.get_namespaced_custom_object(
@@ -72,7 +72,7 @@ class Api:
         )
 
     def rayjobs(self, selector: str, everywhere: bool = False) -> list[dict[str, Any]]:
-        """RayJobs, the oldest first. Where there is no such kind, the error says how to install it."""
+        """Return the RayJobs, the oldest first. If the cluster has no KubeRay, the error says how to install it."""
 
         def ask(left: float) -> Any:
             options: dict[str, Any] = {"label_selector": selector, "_request_timeout": left}
@@ -84,9 +84,9 @@ class Api:
         return sorted(found, key=lambda rayjob: str(rayjob["metadata"]["creationTimestamp"]))
 
     def objects(self, version: str, resource: str, what: str, selector: str) -> list[dict[str, Any]]:
-        """Objects of any kind of the namespace, as JSON; none where the cluster does not know the kind.
+        """Return the namespace's objects of a kind, as JSON. If the cluster does not know the kind, return none.
 
-        `resource` is the plural in the kind's path, and for what is of version `v1` the name in the client's methods.
+        `resource` is the plural in the kind's path or, for version `v1`, the name in the client's methods.
         """
         from kubernetes.client import ApiException
 
@@ -107,7 +107,7 @@ class Api:
         return found
 
     def delete(self, version: str, resource: str, kind: str, name: str, uid: str) -> None:
-        """Delete this very object of any kind, and what it owns; nothing where it is gone already."""
+        """Delete the object with this `uid`, of any kind, and what it owns. Do nothing if it is already gone."""
         from kubernetes.client import ApiException
 
         body: Any = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -127,7 +127,7 @@ class Api:
         self._ask(f"{kind} {name}", ask)
 
     def suspend(self, name: str, suspended: bool) -> None:
-        """Have KubeRay stop a RayJob and delete its pods, or start it again."""
+        """Tell KubeRay to stop a RayJob and delete its pods or, if not `suspended`, to start it again."""
         self._ask(
             f"RayJob {name}",
             lambda left: self._custom.patch_namespaced_custom_object(
@@ -143,24 +143,24 @@ class Api:
         )
 
     def pods(self, selector: str) -> Any:
-        """Pods of the namespace."""
+        """Return the pods of the namespace that the selector chooses."""
         return self._list(f"the pods {selector}", self._core.list_namespaced_pod, label_selector=selector)
 
     def running_pods_everywhere(self) -> Any:
-        """Every pod that holds resources of a node."""
+        """Return all pods that use resources of a node."""
         living = "status.phase!=Succeeded,status.phase!=Failed"
         return self._list("Pods", self._core.list_pod_for_all_namespaces, everywhere=True, field_selector=living)
 
     def nodes(self) -> Any:
-        """All nodes."""
+        """Return all nodes."""
         return self._list("Nodes", self._core.list_node, everywhere=True)
 
     def warnings(self) -> Any:
-        """The namespace's Events of this type."""
+        """Return the namespace's Events of the type Warning."""
         return self._list("Events", self._core.list_namespaced_event, field_selector="type=Warning")
 
     def log(self, pod: str, lines: int) -> str:
-        """The end of a pod's log."""
+        """Return the last lines of a pod's log."""
         text: str = self._ask(
             f"the log of pod {pod}",
             lambda left: self._core.read_namespaced_pod_log(
@@ -170,7 +170,7 @@ class Api:
         return text
 
     def follow_log(self, pod: str, container: str, follow: bool) -> Iterator[str]:
-        """The lines of a container's log; with `follow` as they are written, until it ends."""
+        """Yield the lines of a container's log; with `follow`, also new lines until the container ends."""
         response = self._ask(
             f"the log of pod {pod}",
             lambda left: self._core.read_namespaced_pod_log(

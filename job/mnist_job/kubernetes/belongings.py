@@ -1,7 +1,7 @@
-"""What is left of a job in its namespace, found by the labels that the chart gives to whatever it makes.
+"""Find and delete all objects of a job in its namespace, by the labels that the chart gives to each object.
 
-Helm removes what its last revision holds. What a failed upgrade has left of the revision before it, or what there is
-when somebody has deleted Helm's own Secrets, is found by these labels alone.
+Helm removes only the objects of its last revision. Others may be left by a failed upgrade, and all of them are left if
+somebody has deleted Helm's Secrets.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mnist_job.errors import JobError
 from mnist_job.kubernetes.api import Api
 
-# What starts others comes first, the volume last: it goes when no pod uses it any more.
+# Kinds that create others come first. The volume comes last: it is removed when no pod uses it any more.
 _KINDS = (
     ("ray.io/v1", "rayjobs", "RayJob"),
     ("ray.io/v1", "rayclusters", "RayCluster"),
@@ -29,14 +29,14 @@ _KINDS = (
 
 
 class Deleted(NamedTuple):
-    """What was deleted, as `Kind name`, and why more may be left: a line for each kind that one may not look at."""
+    """The deleted objects, as `Kind name`, and an error for each kind that the user may not list (`unknown`)."""
 
     things: list[str]
     unknown: list[str]
 
 
 def delete(api: Api, name: str) -> Deleted:
-    """Delete all that carries the labels of this job, unless it is to be kept. Raises JobError."""
+    """Delete all objects with the labels of this job, except those that Helm must keep. Raises JobError."""
     deleted = Deleted([], [])
     for version, resource, kind in _KINDS:
         try:
@@ -53,7 +53,7 @@ def delete(api: Api, name: str) -> Deleted:
 
 
 def _of(api: Api, version: str, resource: str, kind: str, name: str) -> Iterator[dict[str, Any]]:
-    """The metadata of what carries the labels."""
+    """Yield the metadata of the objects of a kind that have the labels."""
     labels = {"name": "mnist-job", "instance": name, "managed-by": "Helm"}
     selector = ",".join(f"app.kubernetes.io/{label}={value}" for label, value in labels.items())
     for thing in api.objects(version, resource, f"{kind}s", selector):

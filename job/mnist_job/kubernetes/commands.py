@@ -1,4 +1,4 @@
-"""What `mnist-job submit`, `status`, `logs`, `cancel` and `list` do. Each raises JobError."""
+"""The commands `mnist-job submit`, `status`, `logs`, `cancel` and `list`. Each raises JobError."""
 
 import argparse
 import json
@@ -15,13 +15,13 @@ from mnist_job.kubernetes import belongings, logs, rayjob, submit
 from mnist_job.kubernetes.api import Api
 from mnist_job.log import Log, write
 
-ASK_SECONDS = 5.0  # for an answer of the API server
-PATIENT_SECONDS = 120.0  # where a command waits for hours anyway
+ASK_SECONDS = 5.0  # timeout of a request to the API server
+PATIENT_SECONDS = 120.0  # the same, for commands that watch a job for hours
 _Call = Callable[[argparse.Namespace, Any, Log], None]
 
 
 def _leaves_the_job_alone(call: _Call) -> _Call:
-    """The command, which when it is interrupted says that the job is not."""
+    """Wrap a command, so that a Ctrl-C prints that the job itself continues."""
 
     @wraps(call)
     def said(parsed: argparse.Namespace, config: JobConfig | None, log: Log) -> None:
@@ -31,7 +31,7 @@ def _leaves_the_job_alone(call: _Call) -> _Call:
             name = config.name if config else getattr(parsed, "name", None)
             look = f"status {name}" if name else "list"
             raise Interrupted(
-                f"interrupted; what runs on Kubernetes goes on: mnist-job {look}{_place(parsed)}"
+                f"interrupted; the job on Kubernetes continues: mnist-job {look}{_place(parsed)}"
             ) from None
 
     return said
@@ -39,7 +39,7 @@ def _leaves_the_job_alone(call: _Call) -> _Call:
 
 @_leaves_the_job_alone
 def submit_job(parsed: argparse.Namespace, config: JobConfig, log: Log) -> None:
-    """Start the job, or go on with it. With `--wait`, also raises what the job itself has ended with."""
+    """Start or resume the job. With `--wait`, also raises the error that the job itself has ended with."""
     values = submit.values(config, submit.Request(parsed.image, parsed.gpus, parsed.values, parsed.force))
     if parsed.dry_run:
         manifests = submit.render(config.name, parsed.namespace or "default", values)
@@ -54,12 +54,12 @@ def submit_job(parsed: argparse.Namespace, config: JobConfig, log: Log) -> None:
         if parsed.wait:
             _wait(api, name, log)
         else:
-            log.info(f"follow it by: mnist-job status {config.name} --watch{_place(parsed)}")
+            log.info(f"to follow it: mnist-job status {config.name} --watch{_place(parsed)}")
 
 
 @_leaves_the_job_alone
 def show_status(parsed: argparse.Namespace, _: None, log: Log) -> None:
-    """Show the job as it is, and with `--watch` its changes."""
+    """Show the state of the job and, with `--watch`, each change."""
     api = _api(parsed)
     found = rayjob.find(api, parsed.name)
     pause = logs.Reader(log.console.file).wait
@@ -77,14 +77,14 @@ def show_status(parsed: argparse.Namespace, _: None, log: Log) -> None:
 
 @_leaves_the_job_alone
 def show_logs(parsed: argparse.Namespace, _: None, log: Log) -> None:
-    """Show what the job's pods write."""
+    """Show the logs of the job's pods."""
     api = _api(parsed)
     logs.show(api, rayjob.find(api, parsed.name), parsed.follow, log.console)
 
 
 @_leaves_the_job_alone
 def cancel_job(parsed: argparse.Namespace, _: None, log: Log) -> None:
-    """Stop the job, or delete it."""
+    """Stop the job or, with `--delete`, delete it."""
     with log.document(parsed.format):
         api = _api(parsed)
         if parsed.delete:
@@ -116,8 +116,8 @@ def list_jobs(parsed: argparse.Namespace, _: None, log: Log) -> None:
 
 
 def _start(api: Api, name: str, values: dict[str, Any], context: str | None, log: Log) -> str:
-    """Install the release. Gives the name of its RayJob."""
-    submit.render(name, api.namespace, values)  # what is wrong with the values is told before a cluster is asked
+    """Install the release. Return the name of its RayJob."""
+    submit.render(name, api.namespace, values)  # report errors in the values before asking a cluster
     before = {one["metadata"]["name"] for one in rayjob.runs(api, name)}
     submit.install(name, api.namespace, values, context)
     found = rayjob.find(api, name)
@@ -125,9 +125,9 @@ def _start(api: Api, name: str, values: dict[str, Any], context: str | None, log
     replaced = sorted(before - {started})
     if rayjob.is_suspended(found) and rayjob.QUEUE not in found["metadata"]["labels"]:
         api.suspend(started, False)
-        action, told = "resumed", "goes on where it was cancelled"
+        action, told = "resumed", "resumes where it was cancelled"
     elif started in before:
-        action, told = "unchanged", "these settings were submitted before; --force runs them anew"
+        action, told = "unchanged", "these settings were submitted before; --force runs them again"
     else:
         action, told = "started", f"started{' in place of ' + ', '.join(replaced) if replaced else ''}"
     facts = {"name": name, "namespace": api.namespace, "rayjob": started, "action": action, "replaced": replaced}
@@ -136,32 +136,32 @@ def _start(api: Api, name: str, values: dict[str, Any], context: str | None, log
 
 
 def _stop(api: Api, name: str) -> tuple[str, str]:
-    """What was done, as a word and as a sentence."""
+    """Stop the job. Return what was done, as a word and as a sentence."""
     found = rayjob.find(api, name)
     state = rayjob.State.of(found)
     if rayjob.QUEUE in found["metadata"]["labels"]:
         raise ClusterError(
-            f"RayJob {state.rayjob}: Kueue decides when it runs; `mnist-job cancel {name} --delete` takes it out of "
+            f"RayJob {state.rayjob}: Kueue decides when it runs; `mnist-job cancel {name} --delete` removes it from "
             "the queue"
         )
     if state.over:
-        return "none", f"was over before: {state.phase}"
+        return "none", f"had already ended: {state.phase}"
     api.suspend(state.rayjob, True)
-    return "cancelled", "cancelled; the same `submit` goes on from its last epoch"
+    return "cancelled", "cancelled; the same `submit` resumes from the last epoch"
 
 
 def _delete(api: Api, name: str, context: str | None, log: Log) -> None:
-    """Delete the release, and what Helm knows nothing of. Raises JobError, also where there was nothing at all."""
+    """Delete the release, and objects of the job that Helm does not know. Raises JobError, also if there is nothing."""
     was_released = submit.uninstall(name, api.namespace, context)
     deleted = belongings.delete(api, name)
     if not was_released and not deleted.things:
         raise ClusterError("\n".join([f"there is no job {name} in namespace {api.namespace}", *deleted.unknown]))
     for refusal in deleted.unknown:
-        log.warning(f"whether more is left is not known: {refusal}")
+        log.warning(f"cannot check whether more is left: {refusal}")
 
 
 def _wait(api: Api, name: str, log: Log) -> None:
-    """Show the job to its end. Raises what it has ended with."""
+    """Show the job until its end. Raises the error that it has ended with."""
     before = None
     for state in _follow(api, name):
         _show_changes(before, state, log)

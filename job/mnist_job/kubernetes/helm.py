@@ -1,8 +1,8 @@
-"""Helm's engine in a process of its own that is called `helm`.
+"""Run Helm's engine in a separate process with the name `helm`.
 
-Server-side apply keeps who has set a field, and lets nobody else change it. Helm calls itself by the name of its
-process: within `submit` that would be `python`, `python3.11` or whatever runs it. Under the name of the `helm` command,
-each of them changes what the other has made.
+Server-side apply stores who has set a field, and refuses changes by others. Helm uses the name of its process for this:
+in `submit` that would be `python` or `python3.11`. With the name `helm`, the `helm` command and `submit` can change
+each other's releases.
 """
 
 import contextlib
@@ -15,33 +15,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-REVISIONS_TO_KEEP = 10  # as `helm upgrade`
-_MAKER = "mnist-job-submit"  # a label of the release: which process has made it
+REVISIONS_TO_KEEP = 10  # the default of `helm upgrade`
+_MAKER = "mnist-job-submit"  # a label of the release: the process that has made it
 
 
 class Answer(NamedTuple):
-    """What has come of a request. All are None where it was done."""
+    """The answer to a request. If it succeeded, no field is set."""
 
-    error: str | None = None  # what Helm says
-    clearing: str | None = None  # what it says of clearing up after that, where this failed, too
-    foreign: str | None = None  # the release is of this other chart: nothing was done
+    error: str | None = None  # Helm's error
+    clearing: str | None = None  # Helm's error in the clean-up after the first error, if that failed too
+    foreign: str | None = None  # the release belongs to this other chart: nothing was done
     absent: bool = False  # there is no such release: nothing was done
 
 
 def install(name: str, namespace: str, context: str | None, chart: Path, values: dict[str, Any]) -> Answer:
-    """Do what `helm upgrade --install` does. What fails has created nothing in the end."""
+    """Do what `helm upgrade --install` does. After a failure, remove what was created."""
     return _ask("install", namespace, context, [name, str(chart), values, os.urandom(8).hex()])
 
 
 def uninstall(name: str, namespace: str, context: str | None, chart: Path) -> Answer:
-    """Do what `helm uninstall` does, where the release is this chart's."""
+    """Do what `helm uninstall` does, if the release belongs to this chart."""
     return _ask("uninstall", namespace, context, [name, str(chart)])
 
 
 def _ask(action: str, namespace: str, context: str | None, arguments: list[Any]) -> Answer:
     config = {"kube_context": context, "namespace": namespace}
     request = {"path": sys.path, "config": config, "action": action, "arguments": arguments}
-    # Python looks for its own files beside the name; `-I` keeps the current folder and PYTHON* out of it.
+    # Python searches for its library next to this name. `-I` ignores the current folder and the PYTHON* variables.
     command = [str(Path(os.path.realpath(sys.executable)).with_name("helm")), "-I", __file__]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, executable=sys.executable, **pipes) as process:  # noqa: S603 this interpreter, this file
@@ -70,8 +70,8 @@ def _install_first(helm: Any, cluster: Any, name: str, chart: str, values: dict[
     except helm.HelmError as error:
         failure = error
     try:
-        if cluster.status(name).get("labels", {}).get(_MAKER) == token:  # another's may have come in between
-            cluster.uninstall(name)  # half a release is none
+        if cluster.status(name).get("labels", {}).get(_MAKER) == token:  # not the release of another process
+            cluster.uninstall(name)
     except helm.HelmNotFoundError:
         pass
     except helm.HelmError as error:
@@ -98,7 +98,7 @@ def _foreign(helm: Any, release: dict[str, Any], chart: str) -> str | None:
 
 
 def _serve() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes, and this one comes to its end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches both processes, but this one must finish its work
     request = json.load(sys.stdin)
     sys.path[:] = request["path"]
     import helm_python
@@ -109,7 +109,7 @@ def _serve() -> None:
             answer = actions[request["action"]](helm_python, cluster, *request["arguments"])
     except helm_python.HelmError as error:
         answer = Answer(error=str(error))
-    with contextlib.suppress(BrokenPipeError):  # the one that asked has been interrupted
+    with contextlib.suppress(BrokenPipeError):  # the parent process was interrupted
         print("\n" + json.dumps(answer._asdict()), end="", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the pods of a job write, line by line, told apart by the pod's name and by colour."""
+"""Print the logs of a job's pods. Each line has the name of its pod, in the pod's colour."""
 
 import itertools
 import os
@@ -32,27 +32,30 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 
 
 class Reader:
-    """Whoever reads what is written to a file."""
+    """The reader of an output file, which may end before this program (`| head -1`)."""
 
     def __init__(self, file: Any) -> None:
         try:
-            # A copy, as the console puts /dev/null in the place of a pipe that is broken.
+            # A copy, because the console replaces a broken pipe by /dev/null.
             self._copy: int | None = os.dup(file.fileno())
-        except (OSError, ValueError):  # no file of the system's: a test's, or a notebook's
+        except (OSError, ValueError):  # not a real file, as in tests and notebooks
             self._copy = None
 
     def wait(self, seconds: float) -> bool:
-        """Let some time pass; less of it, and true, when the reader has gone (`| head -1`)."""
+        """Wait for some seconds. Return True at once when the reader has gone, else False."""
         if self._copy is None:
             time.sleep(seconds)
             return False
         poll = select.poll()
-        poll.register(self._copy, 0)  # what is wrong with it, alone
+        poll.register(self._copy, 0)  # report only errors of the pipe
         return bool(poll.poll(seconds * 1000))
 
 
 def show(api: Api, job: dict[str, Any], follow: bool, console: Console) -> None:
-    """Print the logs of all its pods; with `follow` until it is over, also of pods that come later. Raises JobError."""
+    """Print the logs of all pods of the job. With `follow`, continue until the job has ended, also with new pods.
+
+    Raises JobError.
+    """
     colours = itertools.cycle(COLOURS)
     logs: dict[str, _Log] = {}
     reader = Reader(console.file)
@@ -79,7 +82,7 @@ def show(api: Api, job: dict[str, Any], follow: bool, console: Console) -> None:
 
 
 class _Log(threading.Thread):
-    """Prints one pod's log."""
+    """A thread that prints one pod's log."""
 
     def __init__(self, api: Api, pod: Any, follow: bool, console: Console, colour: str) -> None:
         super().__init__(daemon=True)
@@ -88,7 +91,7 @@ class _Log(threading.Thread):
         self.component = pod.metadata.labels["app.kubernetes.io/component"]
 
     def is_left_before_its_end(self, reader: Reader) -> bool:
-        """Wait for its end. Gives whether the reader has gone before."""
+        """Wait for the end of the log. Return whether the reader has gone before it."""
         while self.is_alive():
             if reader.wait(0):
                 return True
@@ -105,7 +108,7 @@ class _Log(threading.Thread):
             self._console.print(Text(f"{self._name} (its log ends here: {error})", style=self._colour))
 
     def _text(self, line: str) -> Text:
-        """What a pod has written: in its own colours, where these are shown."""
+        """Return a pod's line with its own colours, or without them if the console shows none."""
         if self._console.is_terminal and not self._console.no_color:
             return Text.from_ansi(line)
         return Text(_ANSI.sub("", line))

@@ -1,4 +1,4 @@
-"""The pods of a job, and in words what those wait for that do not run."""
+"""The pods of a job, and the reasons why some of them do not run yet."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNe
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod: `component` is head, worker or submitter; `waits` says why it does not run yet, or no more."""
+    """A pod. `component` is head, worker or submitter. `waits` says why the pod does not run, or is None if it does."""
 
     name: str
     component: str
@@ -27,12 +27,12 @@ class Pod:
 
 
 def pods_of(api: Api, rayjob: dict[str, Any]) -> list[Pod]:
-    """The pods of this RayJob's present try: head, workers, submitter. Raises JobError."""
+    """Return the pods of the RayJob's current attempt: submitter, head, workers. Raises JobError."""
     return [_pod(api, pod) for pod in found(api, rayjob)]
 
 
 def found(api: Api, rayjob: dict[str, Any]) -> list[Any]:
-    """The same, as the API server has them."""
+    """Return the same pods as objects of the Kubernetes client."""
     order = ["submitter", "head", "worker"]
     instance = rayjob["metadata"]["labels"]["app.kubernetes.io/instance"]
     cluster = rayjob.get("status", {}).get("rayClusterName")
@@ -46,7 +46,10 @@ def found(api: Api, rayjob: dict[str, Any]) -> list[Any]:
 
 
 def warning_about(api: Api, *names: str) -> str | None:
-    """The last warning that Kubernetes has recorded on one of these objects, if one may see it."""
+    """Return the last warning that Kubernetes has recorded for one of these objects.
+
+    Return None if there is none, or if the user may not read Events.
+    """
     try:
         told = [event for event in api.warnings() if event.involved_object.name in names]
     except JobError:
@@ -77,7 +80,7 @@ def _waits(api: Api, pod: Any) -> str | None:
             return f"{condition.reason}: {told}{_room(api, pod, told)}"
     for status in (pod.status.init_container_statuses or []) + (pod.status.container_statuses or []):
         if status.state.running and status in (pod.status.init_container_statuses or []):
-            return f"init container {status.name} has to end"
+            return f"init container {status.name} has not ended yet"
         if waiting := status.state.waiting:
             told = f"{waiting.reason}{f': {waiting.message}' if waiting.message else ''}"
             if waiting.reason in _NO_IMAGE:
@@ -100,14 +103,17 @@ def _amount(quantities: dict[str, str], resource: str) -> Decimal:
 
 
 def _room(api: Api, pod: Any, message: str) -> str:
-    """What a pod that fits on no node asks for, and what the nodes have, as far as one may know."""
+    """Return a text that compares the requests of a pod that fits on no node with the resources of the nodes.
+
+    It is empty if the user may not list the nodes.
+    """
     lacking = list(dict.fromkeys(_INSUFFICIENT.findall(message)))
     if not lacking:
         return ""
     try:
         nodes = api.nodes()
         taken = list(api.running_pods_everywhere())
-    except JobError:  # a namespace's user seldom sees nodes, and what the scheduler says stands without them
+    except JobError:  # users of one namespace often may not list nodes; the scheduler's message is shown without this
         return ""
 
     def requests(one: Any, resource: str) -> Decimal:
@@ -126,6 +132,6 @@ def _room(api: Api, pod: Any, message: str) -> str:
                 f"{float(round(amount / size, 2)):g}"
                 for amount in (requests(pod, resource), sum(have.values()), max(free.values(), default=Decimal()))
             )
-            yield f"{unit}: {asked} asked for, {there} on all nodes, at most {most} free on one"
+            yield f"{unit}: {asked} requested, {there} on all nodes, at most {most} free on one"
 
-    return f" ({'; '.join(sentences())}); ask for less by --values (workerGroups, head), or add nodes"
+    return f" ({'; '.join(sentences())}); request less in --values (workerGroups, head), or add nodes"

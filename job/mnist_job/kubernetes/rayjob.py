@@ -1,4 +1,4 @@
-"""A job on Kubernetes as its user asks for it: where it is, what its pods wait for, how it ended."""
+"""The state of a job on Kubernetes: its phase, its pods and its result."""
 
 import json
 import re
@@ -22,11 +22,11 @@ _NAMES = {"": "New", "Complete": "Succeeded"}
 
 @dataclass(frozen=True)
 class State:
-    """A job at one moment.
+    """The state of a job at one moment.
 
-    `phase` is KubeRay's word for it, but Succeeded, Stopped, Cancelled and Queued where that has one word for several
-    things. `started` and `ended` are as the API server writes times. `progress` is the last line that the driver of a
-    running job has printed; `result` the data of the result's ConfigMap, for a job that has ended.
+    `phase` is that of KubeRay, except where KubeRay does not distinguish Succeeded from Stopped, and New, Cancelled and
+    Queued from each other. `started` and `ended` are in the API server's format. `progress` is the last line of the
+    driver of a running job. `result` is the data of the result's ConfigMap, if the job has ended.
     """
 
     name: str
@@ -43,7 +43,7 @@ class State:
 
     @classmethod
     def of(cls, rayjob: dict[str, Any]) -> "State":
-        """What the RayJob itself tells."""
+        """Return the state from the RayJob alone, without pods, progress and result."""
         metadata, status = rayjob["metadata"], rayjob.get("status", {})
         return cls(
             name=metadata["labels"][INSTANCE],
@@ -58,15 +58,18 @@ class State:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come, unless somebody submits it again."""
+        """Whether the job has ended. Only another `submit` starts it again."""
         return self.phase in ENDED
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the state as values for JSON."""
         return asdict(self)
 
     def error(self) -> JobError | None:
-        """What a job that is over has ended with, by the code of its own program where that ran; None if well."""
+        """Return the JobError that the finished job ended with, or None if it succeeded.
+
+        The exit code of the driver decides which error it is. If no exit code is known, it is a ClusterError.
+        """
         told, code = self.message or "", None
         if self.result is not None:
             told, code = self.result.get("reason", ""), int(self.result["exit-code"])
@@ -78,15 +81,15 @@ class State:
             if kind.exit_code == code:
                 return kind(told)
         if self.phase == "Cancelled":
-            told = "it was cancelled; the same `mnist-job submit` goes on from its last epoch"
-        waiting = {pod.waits: pod.name for pod in reversed(self.pods) if pod.waits}  # many wait for the same
+            told = "it was cancelled; the same `mnist-job submit` resumes from the last epoch"
+        waiting = {pod.waits: pod.name for pod in reversed(self.pods) if pod.waits}  # name one pod for each reason
         waits = "".join(f"; pod {name} waits: {why}" for why, name in waiting.items())
         why = ": ".join(filter(None, (self.reason, told)))
         return ClusterError(f"RayJob {self.rayjob}: {self.phase}{why and f': {why}'}{waits}")
 
 
 def find(api: Api, name: str) -> dict[str, Any]:
-    """The RayJob of the job of this name. Raises JobError."""
+    """Return the newest RayJob of the job of this name. Raises JobError."""
     living = runs(api, name)
     if not living:
         raise ClusterError(
@@ -96,13 +99,13 @@ def find(api: Api, name: str) -> dict[str, Any]:
 
 
 def runs(api: Api, name: str) -> list[dict[str, Any]]:
-    """The RayJobs of this name that nobody deletes, the oldest first. Raises JobError."""
+    """Return the RayJobs of this name that are not being deleted, the oldest first. Raises JobError."""
     found = ((rayjob["metadata"], rayjob) for rayjob in api.rayjobs(CHART))
     return [rayjob for at, rayjob in found if at["labels"].get(INSTANCE) == name and "deletionTimestamp" not in at]
 
 
 def every(api: Api, everywhere: bool) -> list[State]:
-    """All jobs of the namespace, or of all, the oldest first, without their pods."""
+    """Return all jobs of the namespace or, if `everywhere`, of all namespaces: the oldest first, without their pods."""
     states = [State.of(rayjob) for rayjob in api.rayjobs(CHART, everywhere)]
     results = {
         (one.metadata.namespace, (one.data or {}).get("rayjob")): one.data for one in api.configmaps(CHART, everywhere)
@@ -114,25 +117,25 @@ def every(api: Api, everywhere: bool) -> list[State]:
 
 
 def look(api: Api, rayjob: dict[str, Any]) -> State:
-    """The job, with all that can be asked about it. Raises JobError."""
+    """Return the full state of the job, with its pods, progress and result. Raises JobError."""
     state = State.of(rayjob)
     pods = pods_of(api, rayjob)
     changes: dict[str, Any] = {"pods": tuple(pods)}
     if state.over:
-        # Its name is the chart's: the RayJob's, without the hash of the run.
+        # The chart names the ConfigMap like the RayJob, but without the hash of the run.
         data = api.configmap(f"{state.rayjob.rpartition('-')[0]}-result").data or {}
         changes["result"] = data if data.get("rayjob") == state.rayjob else None
     elif not pods and state.phase not in ("Queued", "Suspending"):
         owners = (state.rayjob, rayjob.get("status", {}).get("rayClusterName"))
         changes["message"] = warning_about(api, *filter(None, owners)) or state.message
     elif submitter := next((pod for pod in pods if pod.component == "submitter" and pod.ready), None):
-        with suppress(JobError):  # one may see pods and not their logs
+        with suppress(JobError):  # the user may be allowed to list pods but not to read their logs
             changes["progress"] = _sentence(_last_line(api.log(submitter.name, 5)))
     return State(**vars(state) | changes)
 
 
 def follow(api: Api, rayjob: str, pause: Callable[[float], object] = time.sleep) -> Iterator[State]:
-    """The job at each of its changes, until it is over, or a pause of so many seconds is true. Raises JobError."""
+    """Yield the state of the job at each change, until it has ended or `pause` returns True. Raises JobError."""
     before = None
     while before is None or not before.over:
         if before is not None and pause(LOOK_AGAIN_SECONDS):
@@ -144,7 +147,7 @@ def follow(api: Api, rayjob: str, pause: Callable[[float], object] = time.sleep)
 
 
 def changes(before: State | None, state: State) -> Iterator[str]:
-    """What of it has changed, a line each."""
+    """Yield a line for each thing that has changed."""
     if before is None or (before.phase, before.message) != (state.phase, state.message):
         told = f": {state.message}" if state.message and not state.over else ""
         yield f"{state.name}: {state.phase}{told}"
@@ -163,7 +166,7 @@ def _last_line(text: str | None) -> str | None:
 
 
 def _sentence(line: str | None) -> str | None:
-    """What a line says that `--log-format json` may have made an object."""
+    """Return the message of a log line, which is a JSON object with `--log-format json`."""
     try:
         return str(json.loads(line or "")["message"])
     except (ValueError, TypeError, KeyError):
@@ -181,5 +184,5 @@ def _phase(rayjob: dict[str, Any]) -> str:
 
 
 def is_suspended(rayjob: dict[str, Any]) -> bool:
-    """Whether KubeRay is told not to run it."""
+    """Return whether the RayJob is suspended, so that KubeRay does not run it."""
     return rayjob["spec"].get("suspend") is True

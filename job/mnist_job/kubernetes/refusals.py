@@ -1,4 +1,4 @@
-"""In a sentence what the Kubernetes API's answer means, and what to do."""
+"""Explain errors of the Kubernetes API in one sentence, with what to do about them."""
 
 import json
 import re
@@ -14,10 +14,10 @@ _MAY_NOT = re.compile(
 
 
 def missing_right(text: str) -> str | None:
-    """Which right the API server says is missing, and whom it has told so; None where it says something else."""
+    """Return a sentence that says which right is missing and who needs it, or None if `text` is another error."""
     if refused := _MAY_NOT.search(text):
         if refused["user"] == "system:anonymous":
-            return "the cluster does not know who asks: the kubeconfig's user has no credentials; log in to it again"
+            return "the cluster does not know the user: the kubeconfig's user has no credentials; log in to it again"
         resource = ".".join(filter(None, (refused["resource"], refused["group"])))
         kind = "Role" if refused["namespace"] else "ClusterRole"
         place = f" in namespace {refused['namespace']}" if refused["namespace"] else ""
@@ -27,12 +27,12 @@ def missing_right(text: str) -> str | None:
         )
     if "attempting to grant RBAC permissions not currently held" in text:
         rights = " ".join(re.findall(r"\{APIGroups.*?\}", text))
-        return f"nobody can give the job's pods rights that they lack themselves; ask for these: {rights}"
+        return f"you cannot give the job's pods rights that you do not have; ask for these: {rights}"
     return None
 
 
 def refusal(failure: Any) -> str:
-    """What an ApiException says."""
+    """Return the message of an ApiException."""
     try:
         message = str(json.loads(failure.body)["message"])
     except (TypeError, ValueError, KeyError):
@@ -42,8 +42,8 @@ def refusal(failure: Any) -> str:
 
 
 def certificate(failure: BaseException) -> str | None:
-    """Why no trusted connection came about; None where something else has failed."""
-    # The client makes an ApiException without a status of it, or hands on what is wrong with its own files.
+    """Return why the TLS connection failed, or None if this is another failure."""
+    # The client raises an ApiException without a status or, if its own certificate files are wrong, an SSLError.
     of_client = getattr(failure, "status", None) == 0 and "SSLError" in str(getattr(failure, "reason", ""))
     if not (of_client or isinstance(failure, ssl.SSLError)):
         return None
@@ -52,7 +52,7 @@ def certificate(failure: BaseException) -> str | None:
         why = re.sub(r".*certificate verify failed: | \(_ssl.*", "", text)
         return (
             f"its certificate is not trusted: {why}; the kubeconfig's server and certificate-authority have to be "
-            "those of this cluster: get its kubeconfig anew"
+            "those of this cluster: get a new kubeconfig"
         )
     return (
         f"no TLS connection: {text}; check the kubeconfig's server and its user's client-certificate, or log in again"

@@ -1,4 +1,4 @@
-"""The result where a Kubernetes user looks: in a ConfigMap, and as an Event on the RayJob."""
+"""Write the result to Kubernetes: into a ConfigMap, and as an Event on the RayJob."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from mnist_job.results.outcome import Outcome
 from mnist_job.storage import files
 from mnist_job.training.checkpoint import MODEL
 
-LONGEST_MESSAGE = 1024  # characters of an Event's message; the API server refuses more
+LONGEST_MESSAGE = 1024  # characters; the API server refuses an Event with a longer message
 
 
 def check(config: Settings) -> None:
-    """Ask for the ConfigMap and the RayJob of the two functions below. Raises UsageError if there is no answer."""
+    """Check that the ConfigMap and the RayJob of the settings exist. Raises UsageError if not."""
     if config.kubernetes_result is None and config.kubernetes_rayjob is None:
         return
     api = _api(UsageError, config.delivery_timeout)
@@ -28,7 +28,7 @@ def check(config: Settings) -> None:
 
 
 def write_result(outcome: Outcome, name: str, timeout: float) -> None:
-    """Write the outcome into the ConfigMap; a failure leaves `last-success` alone. Raises DeliveryError."""
+    """Write the outcome into the ConfigMap. A failure does not change `last-success`. Raises DeliveryError."""
     api = _api(DeliveryError, timeout)
     facts = result(outcome)
     data: dict[str, str | None] = facts | {"last-success": _json(facts)} if outcome.succeeded else facts
@@ -36,7 +36,7 @@ def write_result(outcome: Outcome, name: str, timeout: float) -> None:
 
 
 def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
-    """Record the outcome as an Event on the RayJob, with which it goes. Raises DeliveryError."""
+    """Record the outcome as an Event on the RayJob. Raises DeliveryError."""
     api = _api(DeliveryError, timeout)
     uid = api.rayjob(rayjob)["metadata"]["uid"]
     reason = "Succeeded" if outcome.succeeded else NAMES[outcome.exit_code]
@@ -44,11 +44,11 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
 
 
 def explained(error: TrainingError, config: Settings, timeout: float) -> TrainingError:
-    """The failure, with what Kubernetes knows of it."""
+    """Return the failure with the names of the pods that ran out of memory, if there are any."""
     try:
         killed = killed_for_memory(config, timeout)
     except ClusterError as unknown:
-        error.add_note(f"whether pods lacked memory is not known: {unknown}")
+        error.add_note(f"cannot check whether pods ran out of memory: {unknown}")
         return error
     if not killed:
         return error
@@ -58,10 +58,12 @@ def explained(error: TrainingError, config: Settings, timeout: float) -> Trainin
 
 
 def killed_for_memory(config: Settings, timeout: float) -> list[str]:
-    """The Ray pods of this job that exceeded their memory limit.
+    """Return the Ray pods of this job that exceeded their memory limit.
 
-    The kubelet knows of containers that were killed; where the kernel killed a process and its container lives on, the
-    container does. None where this is no pod of a Ray cluster that reports to a RayJob. Raises ClusterError.
+    The kubelet reports containers that were killed. If the kernel killed only a process in a container, the nodes
+    themselves are asked. Outside a pod of a Ray cluster that reports to a RayJob, the list is empty.
+
+    Raises ClusterError.
     """
     raycluster = os.environ.get("RAY_CLUSTER_NAME")
     if config.kubernetes_rayjob is None or raycluster is None:
@@ -72,7 +74,7 @@ def killed_for_memory(config: Settings, timeout: float) -> list[str]:
 
 
 def _api(error: type[JobError], timeout: float) -> Api:
-    """The API for what the two settings ask for, which are named where there is none."""
+    """Return the API. If there is none, the error names the two settings that need it."""
     try:
         return Api(error, timeout)
     except error as missing:
@@ -85,7 +87,7 @@ def _was_oom_killed(container: Any) -> bool:
 
 
 def result(outcome: Outcome) -> dict[str, str | None]:
-    """An outcome as a ConfigMap's data. None removes what an earlier run has left there."""
+    """Return an outcome as the data of a ConfigMap. A value of None removes the key that an earlier run has written."""
     identity, evaluation = outcome.identity, outcome.evaluation
     return {
         "name": identity.name,

@@ -1,7 +1,7 @@
-"""`mnist-job submit`: the chart, installed by Helm's own library for one who has no Helm.
+"""`mnist-job submit`: install the chart with Helm's library, so that the user does not need the `helm` command.
 
-A job that was submitted is a Helm release like any other: `helm list`, `helm upgrade` and `helm uninstall` know it, and
-`submit` takes over one that `helm install` has made.
+A submitted job is a normal Helm release: `helm list`, `helm upgrade` and `helm uninstall` work with it, and `submit`
+can upgrade a release of `helm install`.
 """
 
 import re
@@ -18,7 +18,8 @@ from mnist_job.kubernetes import helm
 from mnist_job.kubernetes.kubeconfig import line
 from mnist_job.kubernetes.refusals import missing_right
 
-# How the settings of `run` reach the chart: these by other values, these not at all; the others under `settings`.
+# The settings of `run` become the chart's `settings`, except these: the first set other values of the chart, and the
+# second are not used.
 ELSEWHERE = frozenset({"name", "output", "workers", "use_gpu", "pushgateway_url", "exporter_port"})
 MEANINGLESS = frozenset({"address", "metrics_textfile", "kubernetes_result", "kubernetes_rayjob"})
 _CLEARING = re.compile(
@@ -28,7 +29,7 @@ _CLEARING = re.compile(
 
 
 class Request(NamedTuple):
-    """What is asked for beside the settings; each as on the command line."""
+    """The flags of `submit` that are not settings, with their values from the command line."""
 
     image: str | None = None
     gpus: str | None = None
@@ -37,19 +38,22 @@ class Request(NamedTuple):
 
 
 def chart() -> Path:
-    """The chart: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the chart: in the installed package or, in a checkout, next to it."""
     installed = Path(__file__).parents[1] / "chart"
     return installed if installed.exists() else Path(__file__).parents[3] / "charts/mnist-job"
 
 
 def values(config: JobConfig, request: Request) -> dict[str, Any]:
-    """The chart's values: the file's, and over them what was set elsewhere. Raises UsageError, a line a fault."""
+    """Return the chart's values: those of the file, overridden by the settings and flags.
+
+    Raises UsageError, with one line for each fault.
+    """
     faults: list[str] = []
     found = _read(request.values) if request.values else {}
     written = config.model_dump(mode="json", include=config.model_fields_set)
     set_ = {name: value for name, value in written.items() if value is not None}
     faults += [
-        f"{name}: means nothing to `submit`, as the chart decides it; leave it out"
+        f"{name}: has no effect with `submit`, because the chart sets it; leave it out"
         for name in sorted(MEANINGLESS & set_.keys())
     ]
     over: dict[str, Any] = {
@@ -61,11 +65,13 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
         over["workerGroups"] = {"default": workers}
         if set(found.get("workerGroups") or ()) - {"default"}:
             faults.append(
-                f"--values {request.values}: has worker groups of its own; set replicas and gpus of each there"
+                f"--values {request.values}: defines other worker groups; set replicas and gpus of each group there"
             )
     if config.output != JobConfig().output:
         if "://" not in config.output:
-            faults.append(f"--output {config.output}: pods share no folder of this name; give a URI, or leave it out")
+            faults.append(
+                f"--output {config.output}: is a local folder, which pods cannot share; give a URI, or leave it out"
+            )
         over["storage"] = {"uri": config.output}
     metrics = {"port": config.exporter_port} if config.exporter_port else {}
     if metrics or config.pushgateway_url:
@@ -74,7 +80,7 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
         over["rerun"] = datetime.now(UTC).isoformat(timespec="seconds")
     if found.get("mode", "job") != "job":
         faults.append(
-            f"--values {request.values}: mode: {found['mode']} has no job to submit; take `helm install` for it"
+            f"--values {request.values}: mode: {found['mode']} has no job to submit; use `helm install` for it"
         )
     if faults:
         raise UsageError("\n".join(faults))
@@ -82,7 +88,10 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
 
 
 def render(name: str, namespace: str, values: dict[str, Any]) -> str:
-    """What `helm template` gives: YAML documents. Raises UsageError with the chart's own sentences, a line a fault."""
+    """Return the YAML documents that `helm template` prints.
+
+    Raises UsageError with the chart's own messages, one line for each fault.
+    """
     engine = library()
     try:
         engine.validate_release_name(name)
@@ -98,14 +107,14 @@ def render(name: str, namespace: str, values: dict[str, Any]) -> str:
 
 
 def install(name: str, namespace: str, values: dict[str, Any], context: str | None) -> None:
-    """What `helm upgrade --install` does. Raises UsageError and ClusterError."""
+    """Install or upgrade the release, as `helm upgrade --install` does. Raises UsageError and ClusterError."""
     library()
     if failure := _failure(helm.install(name, namespace, context, chart(), values), name, namespace):
         raise failure
 
 
 def uninstall(name: str, namespace: str, context: str | None) -> bool:
-    """What `helm uninstall` does. Gives whether there was such a release. Raises UsageError and ClusterError."""
+    """Uninstall the release, as `helm uninstall` does. Return whether it existed. Raises UsageError, ClusterError."""
     library()
     answer = helm.uninstall(name, namespace, context, chart())
     if failure := _failure(answer, name, namespace):
@@ -114,22 +123,22 @@ def uninstall(name: str, namespace: str, context: str | None) -> bool:
 
 
 def library() -> ModuleType:
-    """Helm's library, which nothing else of this program needs. Raises UsageError where it is not installed."""
+    """Return Helm's library, an optional dependency. Raises UsageError if it is not installed."""
     try:
         import helm_python
     except ImportError as missing:
         raise UsageError(
             "this needs Helm's library, which is not installed: pip install 'mnist-job[submit]' (or install the chart "
-            "by `helm install`)"
+            "with `helm install`)"
         ) from missing
     return helm_python
 
 
 def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int | None]:
-    """Pods of the chart's own group, and the GPUs of each. None takes away what the values file says."""
+    """Return the replicas and the GPUs of the chart's default worker group. None removes a value of the values file."""
     gpus = request.gpus or ("1" if config.use_gpu else "0")
     if not re.fullmatch(r"\d{1,3}", gpus):
-        faults.append(f"--gpus {gpus}: is no number of GPUs of each worker pod")
+        faults.append(f"--gpus {gpus}: is not a number of GPUs for each worker pod")
         return {}
     each, least, most = max(1, int(gpus)), config.least_workers, config.most_workers
     if least % each or most % each:
@@ -162,7 +171,7 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Values over values, as Helm merges them."""
+    """Merge values as Helm does: those of `over` replace those of `below`."""
     both = dict(below)
     for key, value in over.items():
         old = both.get(key)
@@ -171,7 +180,7 @@ def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentences(error: Exception) -> str:
-    """The faults that the chart's rules or its schema have found, a line each."""
+    """Return the faults that the chart's rules or its schema have found, one on each line."""
     lines = [line.strip() for line in str(error).splitlines()]
     faults = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
     of_schema = "the chart's values: "
@@ -180,7 +189,7 @@ def _sentences(error: Exception) -> str:
 
 
 def _failure(answer: helm.Answer, name: str, namespace: str) -> JobError | None:
-    """Why it was not done; what failed after that is a note of it."""
+    """Return the error of a request, or None. A failure of the clean-up after it is a note of the error."""
     place = f"{name} in namespace {namespace}"
     if answer.foreign:
         return ClusterError(f"{place} is a release of another chart, {answer.foreign}; take another name")
@@ -192,8 +201,8 @@ def _failure(answer: helm.Answer, name: str, namespace: str) -> JobError | None:
     failure = ClusterError(_told(text, place, namespace))
     if clearing:
         failure.add_note(
-            f"some of what it had created is left, as that cannot be removed: {missing_right(clearing) or clearing}; "
-            f"`mnist-job cancel {name} --delete` removes all of it"
+            "some objects that it created are left, because they cannot be removed: "
+            f"{missing_right(clearing) or clearing}; `mnist-job cancel {name} --delete` removes all of them"
         )
     return failure
 
@@ -202,15 +211,15 @@ def _told(text: str, place: str, namespace: str) -> str:
     if right := missing_right(text):
         return f"{place}: {right}"
     if f'namespaces "{namespace}" not found' in text:
-        return f"there is no namespace {namespace}; make it: kubectl create namespace {namespace}"
+        return f"there is no namespace {namespace}; create it: kubectl create namespace {namespace}"
     if "another operation" in text:
         return (
-            f"{place}: a former submit or Helm command has not come to its end; wait for it, or "
+            f"{place}: an earlier submit or Helm command has not finished; wait for it, or "
             f"`mnist-job cancel {place.partition(' ')[0]} --delete` and submit again"
         )
     if changed := re.search(r'with "(?P<who>[^"]+)"[^:]*: (?:- )?(?P<fields>\S+)', text):
         return (
-            f"{place}: {changed['who']} has set {changed['fields']} to something else since; have these values by: "
+            f"{place}: {changed['who']} has set {changed['fields']} to another value since; to overwrite it, use: "
             "helm upgrade --force-conflicts"
         )
     return f"{place}: {text}"

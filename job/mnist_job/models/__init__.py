@@ -1,4 +1,4 @@
-"""The models: the reference network, and saved ones that nobody vouches for.
+"""The models: the reference network, and saved models, which may be damaged or malicious.
 
-`training` builds here, `evaluation` loads here. Start with `reference.py`.
+`training` builds the reference network, and `evaluation` loads saved models. Read `reference.py` first.
 """

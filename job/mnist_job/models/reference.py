@@ -1,14 +1,14 @@
-"""The Keras models. Nothing outside this module knows the reference network."""
+"""The reference network. No other module depends on its layers."""
 
 import keras
 
 
 def build(image_shape: tuple[int, ...], classes: int, scale: int, hidden_layers: tuple[int, ...]) -> keras.Model:
-    """The reference notebook's multilayer perceptron: raw images in, class probabilities out.
+    """Build the multilayer perceptron of the reference notebook, from raw images to class probabilities.
 
-    Takes (batch, *image_shape) pixels from 0 to `scale` as they are in the data set; gives (batch, classes)
-    probabilities that sum to 1. The scaling is a layer, so the saved model needs no preprocessing and, made of Keras's
-    own layers alone, loads without this package.
+    The input is pixels from 0 to `scale`, (batch, *image_shape), as they are in the data set. The output is
+    probabilities that sum to 1, (batch, classes). The scaling is a layer, so the saved model needs no preprocessing.
+    All layers are Keras's own, so it loads without this package.
     """
     inputs = keras.Input(image_shape, name="image")
     x = keras.layers.Rescaling(1 / scale)(inputs)

@@ -1,6 +1,6 @@
-"""A saved model that nobody vouches for: loaded and asked, or refused in one line that names it.
+"""Load a saved model, which may be damaged or malicious, and compute its answers. Errors name the model, in one line.
 
-None of the model's own code is run: a Lambda layer, or a class that is not Keras's, is refused.
+No code from the model is run: a Lambda layer, or a class that is not Keras's, is refused.
 """
 
 import json
@@ -16,26 +16,26 @@ from mnist_job.data.dataset import Images, shape_text
 from mnist_job.errors import EvaluationError, UsageError, one_line
 from mnist_job.storage import files
 
-if TYPE_CHECKING:  # imported where it is needed: the driver does without TensorFlow
+if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
     import keras
 
-BATCH = 1000  # images at a time; the result does not depend on it
-BATCH_VALUES = 10_000_000  # probabilities at a time: 40 MB, whatever the number of classes
-MOST_OF_NAME, MOST_OF_REASON = 120, 165  # characters; with the program's own name, less than 300 in all
-# By how much a row of probabilities may miss 1. A bfloat16 number is off by up to 0.4 %.
+BATCH = 1000  # images in a batch; the result does not depend on it
+BATCH_VALUES = 10_000_000  # at most so many probabilities in a batch (40 MB), for models with many classes
+MOST_OF_NAME, MOST_OF_REASON = 120, 165  # characters; the whole line then has less than 300
+# How far the sum of a row of probabilities may be from 1. A bfloat16 number has an error of up to 0.4 %.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.02
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def refused(name: str, reason: str) -> EvaluationError:
-    """The refusal of the model that the user calls `name`, in one line."""
+    """Return the error, in one line, that refuses the model. The user calls it `name`."""
     shown = name if len(name) <= MOST_OF_NAME else f"...{name[3 - MOST_OF_NAME :]}"
     return EvaluationError(f"{one_line(shown, MOST_OF_NAME)}: {one_line(reason, MOST_OF_REASON)}")
 
 
 def existing(place: str) -> files.File:
-    """The file at a path or URI. Raises UsageError where there is none."""
+    """Return the file at a path or URI. Raises UsageError if there is none."""
     shown = files.shown(place)
     try:
         model = files.File(*files.resolve(place))
@@ -49,25 +49,25 @@ def existing(place: str) -> files.File:
 
 
 def load(file: Path, name: str) -> "keras.Model":
-    """The model in a .keras file. Raises EvaluationError, which calls it `name`."""
+    """Load the model from a .keras file. Raises EvaluationError, whose message calls the model `name`."""
     import keras
 
     if fault := _fault(file):
         raise refused(name, f"cannot be loaded as a Keras model: it {fault}")
     try:
         return keras.saving.load_model(file, compile=False)
-    except Exception as error:  # Keras's are of any kind, and tell the whole configuration
+    except Exception as error:  # Keras raises any kind, with the whole configuration in the message
         raise refused(name, f"cannot be loaded as a Keras model: {_cause(file, error)}") from error
 
 
 def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:
-    """The model's answers to the images, batch by batch: images x classes. Raises EvaluationError."""
+    """Yield the model's probabilities batch by batch (images x classes). Raises EvaluationError."""
     import keras
 
     expected = getattr(network, "input_shape", None)
     if not isinstance(expected, tuple) or not _takes(expected[1:], images.shape[1:]):
         raise refused(name, f"takes {expected}, but the test images are {shape_text(images.shape[1:])}")
-    inputs = getattr(network, "input", None)  # alone, or in a dict or list
+    inputs = getattr(network, "input", None)  # a tensor, or a dict or list with one
     sizes = keras.tree.flatten(getattr(network, "output_shape", ()))
     step = max(1, min(BATCH, BATCH_VALUES // max((size for size in sizes if size), default=1)))
     for start in range(0, len(images), step):
@@ -78,12 +78,15 @@ def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator
         except Exception as error:
             raise refused(name, f"fails on the test images: {type(error).__name__}: {error}") from error
         if len(given) != 1:
-            raise refused(name, f"gives {len(given)} outputs; want one, with a probability for each class")
+            raise refused(name, f"gives {len(given)} outputs; expected one, with a probability for each class")
         yield checked(np.asarray(given[0]), name)
 
 
 def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any]]:
-    """Probabilities, images x classes, in float32, or in float64 if they are that. Raises EvaluationError."""
+    """Check that the answers are probabilities (images x classes). Return them as float32, or as float64 if they are.
+
+    Raises EvaluationError.
+    """
     if answers.ndim != 2 or answers.shape[1] < 2:
         raise refused(name, f"gives shape {answers.shape}, not a probability for each of two or more classes")
     wide: npt.NDArray[np.floating[Any]] = answers.astype(
@@ -93,7 +96,9 @@ def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any
         raise refused(name, "gives probabilities that are not finite; nothing is published")
     tolerance = HALF_TOLERANCE if answers.dtype.itemsize == 2 else TOLERANCE
     if not np.allclose(wide.sum(axis=1), 1, atol=tolerance):
-        raise refused(name, "gives rows that do not sum to 1, so no probabilities; end the model with a softmax")
+        raise refused(
+            name, "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax"
+        )
     return wide
 
 
@@ -102,7 +107,7 @@ def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _fault(file: Path) -> str | None:
-    """What is wrong with the file, before Keras looks at it."""
+    """Return what is wrong with the file, or None. This check runs before Keras reads the file."""
     with file.open("rb") as stream:
         content = stream.read(len(_HDF5))
     if not content:
@@ -110,26 +115,26 @@ def _fault(file: Path) -> str | None:
     if content == _HDF5:
         return "is an HDF5 file; load it with Keras and save it again as NAME.keras"
     if not zipfile.is_zipfile(file):
-        return "is another kind of file, or the beginning of one; save it with model.save('NAME.keras')"
+        return "is not a .keras file, or is truncated; save it with model.save('NAME.keras')"
     try:
         with zipfile.ZipFile(file) as archive:
             if missing := [member for member in MEMBERS if member not in archive.namelist()]:
                 return f"is a zip file without {missing[0]}; save it with model.save('NAME.keras')"
             damaged = archive.testzip()
-    except Exception:  # noqa: BLE001 a damaged archive has many
+    except Exception:  # noqa: BLE001 a damaged archive can raise many kinds
         damaged = "its archive"
-    return damaged and f"is damaged: {damaged} is not as it was written"
+    return damaged and f"is damaged: {damaged} has changed since it was written"
 
 
 def _cause(file: Path, error: Exception) -> str:
-    """Why Keras refused it, in a few words."""
+    """Return a short reason why Keras could not load the model."""
     try:
         with zipfile.ZipFile(file) as archive:
             objects = list(_objects(json.loads(archive.read("config.json"))))
     except (ValueError, RecursionError):
-        return "its config.json is no JSON"
+        return "its config.json is not valid JSON"
     if any(thing["class_name"] in ("Lambda", "__lambda__") for thing in objects):
-        return "a Lambda layer holds code, which is not run; put a layer of Keras's own in its place"
+        return "a Lambda layer contains code, which is not run; replace it by a layer of Keras"
     foreign = [_name(thing) for thing in objects if not str(thing.get("module", "keras")).startswith("keras")]
     if foreign:
         names = ", ".join(dict.fromkeys(foreign))
@@ -138,7 +143,7 @@ def _cause(file: Path, error: Exception) -> str:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """All that Keras would make from a configuration."""
+    """Yield the configuration of each object that Keras would create."""
     if isinstance(config, dict):
         if "class_name" in config:
             yield config

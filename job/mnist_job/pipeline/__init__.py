@@ -1,5 +1,5 @@
-"""The whole job, from the check of its data to the delivery of its results, and the parent that outlives it.
+"""The whole job, from checking the data to delivering the results, and the parent process that supervises it.
 
-Only `cli` imports this room. Start with `job.py`, which is the job on one page; `stages.py` is what its stages share,
-`display.py` what a person sees meanwhile, `supervisor.py` who tells of a run that was killed.
+Only `cli` imports this package. Read `job.py` first: it is the job on one page. `stages.py` has what its stages share,
+`display.py` prints the progress, and `supervisor.py` reports a run that was killed.
 """

@@ -1,4 +1,4 @@
-"""Where an outcome goes beside its folder: each place that a setting names."""
+"""Deliver an outcome to each place that the settings name. The run's own folder is not one of them."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,7 +11,7 @@ from mnist_job.results.outcome import Outcome
 
 
 def check(config: Settings) -> None:
-    """Raises UsageError where `deliver` would fail, as far as that can be told before Ray is there."""
+    """Check, before Ray is started, that `deliver` can succeed. Raises UsageError if it would fail."""
     metrics.check_textfile(config.metrics_textfile)
     if config.exporter_port is not None and cluster.is_local(config):
         raise UsageError(
@@ -22,9 +22,9 @@ def check(config: Settings) -> None:
 
 
 def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
-    """Bring the outcome to every place; each may take `timeout` seconds.
+    """Deliver the outcome to all places, with a timeout of `timeout` seconds for each.
 
-    Raises DeliveryError, after it tried them all.
+    Raises DeliveryError if a delivery fails, after trying all places.
     """
     failures = []
     for place in _places(outcome, config, timeout):
@@ -33,7 +33,7 @@ def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
         except JobError as error:
             failures.append(str(error))
     if failures:
-        raise DeliveryError("; ".join(dict.fromkeys(failures)))  # two places may share a fault
+        raise DeliveryError("; ".join(dict.fromkeys(failures)))  # two places may fail for the same reason
 
 
 def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Callable[[], None]]:
@@ -50,5 +50,5 @@ def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Call
 
 
 def _export(outcome: Outcome, config: Settings, port: int, timeout: float) -> None:
-    with cluster.connected(config):  # a failure is told after the job has left the cluster
+    with cluster.connected(config):  # when a failure is delivered, the job has already left the cluster
         exporter.publish(outcome, port, timeout)

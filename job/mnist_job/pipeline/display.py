@@ -1,4 +1,4 @@
-"""What a person sees meanwhile: a line an epoch, as from Keras's `fit`, and in a terminal a live bar below it."""
+"""Show the progress of a run: one line for each epoch, as Keras's `fit` does, and in a terminal also a progress bar."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from mnist_job.training.progress import Epoch, News, Progress, Restart, Start
 
 
 class Display:
-    """Says how a run goes in the lines of a log; the bar is drawn only where that goes to a terminal."""
+    """The display of a run: the lines of its log and, if the log goes to a terminal, a progress bar."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -34,7 +34,7 @@ class Display:
         )
 
     def data(self, summary: Summary) -> None:
-        """What was found in the data set."""
+        """Show what the data set contains."""
         self._log.info(
             f"mnist-job {__version__}: {summary.name}: {summary.classes} classes, images of "
             f"{shape_text(summary.image_shape)}: {summary.train:,} for training, {summary.validation:,} for "
@@ -52,7 +52,7 @@ class Display:
 
     @contextmanager
     def stage(self, doing: str, total: int | None = None) -> Iterator["Stage"]:
-        """A part of the job that takes a while: named by a line in a log, by a bar in a terminal."""
+        """Show a part of the job while this context is open: as a line in a log, or as a bar in a terminal."""
         if not self._log.is_live:
             self._log.info(doing)
         task = self._bar.add_task(doing, total=total)
@@ -63,7 +63,7 @@ class Display:
                 self._bar.remove_task(task)
 
     def evaluation(self, outcome: Outcome) -> None:
-        """The result."""
+        """Show the result of the evaluation."""
         found = outcome.evaluation
         assert found is not None
         self._log.result(
@@ -79,7 +79,7 @@ class Display:
             self._log.warning(told, classes=missed[:MOST_NAMED])
 
     def phases(self, seconds: Mapping[str, float]) -> None:
-        """Where the time went."""
+        """Show the seconds of each phase."""
         for phase in PHASES:
             if phase in seconds:
                 text = f"{phase:<12} {seconds[phase]:>8.2f} s  {PHASES[phase]}"
@@ -87,22 +87,22 @@ class Display:
 
 
 class Stage:
-    """A stage in progress."""
+    """The display of a stage that is in progress."""
 
     def __init__(self, log: Log, bar: progress.Progress, task: progress.TaskID) -> None:
         self._log, self._bar, self._task = log, bar, task
 
     def entry(self, entry: News, config: JobConfig) -> None:
-        """Workers that have started, how far they are, an epoch that ended, or workers that were lost."""
+        """Show an entry: the start of the workers, their progress, the end of an epoch, or a restart."""
         width = len(str(config.epochs))
         match entry:
             case Start(workers, damaged):
                 for checkpoint in damaged:
-                    self._log.warning(f"a damaged checkpoint was passed over: {checkpoint}", checkpoint=checkpoint)
+                    self._log.warning(f"a damaged checkpoint was skipped: {checkpoint}", checkpoint=checkpoint)
                 have = "has" if workers == 1 else "have"
                 self._log.info(f"{counted(workers)} {have} started", workers=workers)
             case Restart(reason):
-                self._log.warning(f"workers are started again from the last epoch: {reason}", reason=reason)
+                self._log.warning(f"all workers restart from the last epoch: {reason}", reason=reason)
             case Progress():
                 self._bar.update(
                     self._task,
@@ -120,5 +120,5 @@ class Stage:
 
 
 def counted(workers: int | str) -> str:
-    """`1 worker`, `2 workers`, `1:2 workers`."""
+    """Return `1 worker`, `2 workers` or `1:2 workers`."""
     return "1 worker" if workers == 1 else f"{workers} workers"

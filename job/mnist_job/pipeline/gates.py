@@ -1,4 +1,4 @@
-"""Whether a model is as good as its user wants it to be."""
+"""Check a model against the least accuracy and recall that the user requires."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from mnist_job.results.outcome import Outcome
 
 
 def judged(config: Settings, outcome: Outcome) -> Outcome:
-    """The outcome with the exit code that its quality deserves, and all that is too low in one sentence."""
+    """Return the outcome with the exit code for the model's quality and, if it is too low, a sentence that says why."""
     evaluation = outcome.evaluation
     assert evaluation is not None
     too_low = []

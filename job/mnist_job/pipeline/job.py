@@ -37,10 +37,10 @@ from mnist_job.training.progress import News, Progress, Start
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
-    """Train, evaluate, publish; go on from where a run of this name was lost. With `dry_run` check and do nothing.
+    """Train, evaluate and publish. Resume a run of the same name if it has not finished.
 
-    A run that has its result already delivers that again, unless `force`. Raises a JobError for every way this can
-    fail; the metrics say so before it is raised.
+    If the run already has a result, deliver that again; with `force`, run everything again instead. With `dry_run`, do
+    only the checks. Raises a JobError for every failure, after publishing the failure in the metrics.
     """
     config = config.model_copy(update={"data": sources.absolute(config.data)})
     this = Run(config, log)
@@ -54,7 +54,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             mine = Record.of(this.identity.config, summary.sha256)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
         if outcome is not None:
-            already = f"run {outcome.identity.run} has done this already; --force does it anew"
+            already = f"run {outcome.identity.run} has already done this; --force repeats it"
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
@@ -63,7 +63,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                     log.info("all checks passed; nothing was trained")
                     return
                 evaluator = Evaluator(config)
-                if cluster.is_local(config):  # whose CPUs have idle moments until the workers compute
+                if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, summary, folder, evaluator)
                 outcome = _evaluated(
@@ -76,7 +76,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
 
 
 def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None:
-    """Evaluate a saved model and publish the result. Raises as `run` does."""
+    """Evaluate a saved model and publish the result. Raises the same errors as `run`."""
     config = config.model_copy(update={"data": sources.absolute(config.data)})
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
@@ -98,7 +98,10 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
 def _trained(
     this: Run, config: JobConfig, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
-    """The last checkpoint, and how it came about; only the evaluation was left where that is there already."""
+    """Train, and return the last checkpoint and the record of the training.
+
+    If all epochs were trained in an earlier run, which did not finish the evaluation, train nothing.
+    """
     started = time.time()
     checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
     with this.stage("worker_start", TrainingError):
@@ -139,7 +142,7 @@ def _evaluated(
     training: TrainingRecord | None,
     sha256: str | None = None,
 ) -> Outcome:
-    """The outcome of evaluating a model, which must have this SHA-256 if one is given."""
+    """Evaluate the model and return the outcome. If `sha256` is given, the model's file must have it."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
         result, sha256 = evaluator.evaluate(model, checked, sha256)
@@ -158,7 +161,10 @@ def _evaluated(
 
 
 def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run: bool) -> QualityError | None:
-    """A result that was there already goes where results go; its files change only where it is judged otherwise now."""
+    """Deliver an earlier result again, and return the verdict if the model is below a gate.
+
+    The gates may have changed since. If the verdict has changed, also write the files of the result again.
+    """
     if dry_run or outcome.evaluation is None:
         return None
     this.display.evaluation(outcome)
@@ -174,9 +180,9 @@ def _delivered_again(this: Run, outcome: Outcome, folder: RunFolder, *, dry_run:
 
 
 def _publish(this: Run, outcome: Outcome, folder: RunFolder, files: dict[str, files.File]) -> QualityError | None:
-    """Put the outcome, beside `files`, into the folder. Gives the verdict on a model too poor.
+    """Deliver the outcome, then write it and `files` into the folder. Return the verdict if the model is below a gate.
 
-    Deliver first, so that the outcome can say whether that went well. Raises DeliveryError.
+    The delivery comes first, so that the outcome in the folder says whether it succeeded. Raises DeliveryError.
     """
     verdict = QualityError(outcome.reason) if outcome.reason else None
     undelivered = None
@@ -214,7 +220,7 @@ def _results(config: Settings) -> str:
 
 @contextmanager
 def _folder(this: Run, *, dry_run: bool, replaces: bool) -> Iterator[RunFolder]:
-    """The run's folder, after a look at where else results go: what is in the way there is said first of all."""
+    """Check the places for the results, then open the run's folder."""
     config = this.config
     with ExitStack() as stack:
         with this.stage("data", UsageError):
@@ -228,7 +234,7 @@ def _folder(this: Run, *, dry_run: bool, replaces: bool) -> Iterator[RunFolder]:
 
 @contextmanager
 def _cluster(this: Run) -> Iterator[None]:
-    """The Ray cluster, large enough, and left at any end."""
+    """Connect to a Ray cluster that has room for the run, and always disconnect at the end of this context."""
     with ExitStack() as stack:
         with this.stage("ray_start", ClusterError, cluster.doing(this.config)):
             stack.enter_context(cluster.connected(this.config))

@@ -1,4 +1,4 @@
-"""What all stages of a run share: identity, log, display, clock, deadline, and an exit code for each failure."""
+"""The state that all stages of a run share (identity, log, display, clock, deadline), and their exit codes."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from mnist_job.system.fork import tell
 
 
 class Run:
-    """A run of `run` or `evaluate`, from its start on."""
+    """The state of one execution of `run` or `evaluate`."""
 
     def __init__(self, config: Settings, log: Log) -> None:
         self.config = config
@@ -29,7 +29,7 @@ class Run:
 
     @property
     def identity(self) -> Identity:
-        """Which run this is; the supervising parent would publish a failure under the same."""
+        """The identity of this run. The supervising parent gets it too, to publish the failure of a run that died."""
         return self._identity
 
     @identity.setter
@@ -41,9 +41,9 @@ class Run:
     def stage(
         self, phase: str, kind: type[JobError], doing: str | None = None, total: int | None = None
     ) -> Iterator[Stage | None]:
-        """A part of the run: shown as `doing`, timed as `phase`.
+        """Run a stage in this context: show it as `doing`, and count its time as `phase`.
 
-        Whatever goes wrong in it and has no exit code of its own ends with that of `kind`.
+        Raises an error of `kind` in place of an exception that has no exit code of its own.
         """
         self.deadline.stage = kind
         tell(stage=kind.__name__)
@@ -59,7 +59,10 @@ class Run:
 
     @contextmanager
     def failure_is_published(self, *, dry_run: bool) -> Iterator[None]:
-        """A failure goes to the metrics as well. Where it cannot, that is a note on it, and its exit code stays."""
+        """Publish a failure in the metrics before it leaves this context.
+
+        If it cannot be published, add a note to it that says so. Its exit code stays the same.
+        """
         try:
             with self.deadline.running():
                 yield
@@ -73,7 +76,7 @@ class Run:
                 try:
                     delivery.deliver(outcome, self.config, min(timeout, HASTY_SECONDS) if hasty else timeout)
                 except DeliveryError as undelivered:
-                    if str(undelivered) != str(error):  # else the place was refused, and that has been said
+                    if str(undelivered) != str(error):  # if they are equal, this delivery is the failure itself
                         error.add_note(f"the failure could not be reported: {undelivered}")
             if error is stop:
                 raise

@@ -1,12 +1,13 @@
-"""A parent that only supervises: it outlives whatever the run dies of, and tells of it.
+"""The supervising parent: it survives when the run's process dies, and reports how.
 
-The run is a child, forked before anything large is imported. Ray's C++ ends a driver whose raylet or GCS has gone, the
-kernel kills one for its memory, a library may never return to Python: then the parent ends what is left, publishes the
-failure, and its caller says the one sentence. A child that ends by itself has said and published how.
+The run is a child process, forked before any large import. It can die without a Python exception: Ray's C++ code exits
+when the raylet or the GCS is gone, the kernel kills a process that runs out of memory, or a library call never returns.
+Then the parent ends the processes that are left and publishes the failure, and its caller prints it. A child that ends
+normally has already printed and published its result or its failure.
 
-Both are in one process group, as their terminal and whoever stops a whole group expect. So a Ctrl-C reaches both, and a
-SIGTERM perhaps the parent alone, which passes it on: the child is interrupted by the first signal that it hears, and
-ignores all others. The parent counts them: the third ends all at once.
+Both are in one process group, because a terminal sends its signals to the whole group. So a Ctrl-C reaches both. A
+SIGTERM may reach only the parent, which forwards it. The first signal interrupts the child, which ignores all later
+ones. The parent counts the signals: the third one kills everything.
 """
 
 import contextlib
@@ -32,14 +33,14 @@ _RAYS_OWN = {processes.RAYLET: "raylet", "raylet": "raylet", "gcs_server": "GCS"
 
 
 def supervised(config: Settings, log: Log, work: Callable[[], int], *, dry_run: bool) -> int:
-    """Do `work` in a child, and give its exit code. `work` says itself how it ended, unless it dies.
+    """Run `work` in a child process and return its exit code. Unless the child dies, `work` itself reports a failure.
 
-    Raises ClusterError where it died, Interrupted where it had to be killed after several signals, and the JobError of
-    its stage where it did not hear its `--timeout`; that has then been published, unless this is a `dry_run`. Raises
-    UsageError where no temporary folder can be made. Belongs into a main thread without others beside it.
+    Raises ClusterError if the child died, Interrupted if it was killed after several signals, and the JobError of its
+    stage if it did not stop at its `--timeout`; these failures have been published, except in a `dry_run`. Raises
+    UsageError if no temporary folder can be made. Call this in the main thread, before any other thread starts.
     """
     with _private_folder():
-        spared = set(processes.children(os.getpid()))  # of the shell that became this program
+        spared = set(processes.children(os.getpid()))  # children of a shell that has replaced itself by this program
         processes.adopt_orphans()
         with signals_wait() as mask:
             supervisor = _Supervisor(config, log, Fork(work, log, mask, quiet=not config.verbose))
@@ -62,7 +63,7 @@ def supervised(config: Settings, log: Log, work: Callable[[], int], *, dry_run: 
 @contextlib.contextmanager
 def _private_folder() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        try:  # not below TMPDIR, which may be too long for the name of a socket of Ray's
+        try:  # not below TMPDIR: its path may be too long for Ray's sockets
             stack.enter_context(temporary.private(["/tmp"]))  # noqa: S108 with a random name, for this user alone
         except OSError as error:
             raise UsageError(f"no temporary folder can be made: {error}; free some space, or set TMPDIR") from error
@@ -70,7 +71,7 @@ def _private_folder() -> Iterator[None]:
 
 
 def _has_places(config: Settings) -> bool:
-    """Whether a failure is published anywhere."""
+    """Return whether the settings name a place to publish a failure to."""
     for name, field in type(config).model_fields.items():
         if declared(field, "group") == "where results go" and field.default is None and getattr(config, name):
             return True
@@ -86,27 +87,28 @@ class _Supervisor:
         self._end_at: float | None = None
         if config.timeout is not None:
             self._end_at = time.monotonic() + config.timeout + DEAF_SECONDS
-        self._rays_own: dict[int, tuple[int, str]] = {}  # by the file that tells of its end: its id, and what it is
-        self._lost: dict[str, int | None] = {}  # of these, with their statuses
+        # The raylet and the GCS of a local Ray: the process id and the name, by the file descriptor that watches it.
+        self._rays_own: dict[int, tuple[int, str]] = {}
+        self._lost: dict[str, int | None] = {}  # those of them that have died, with their exit statuses
         self._lost_at = 0.0
         self._can_watch = (probe := processes.watched(run.pid)) is not None
         if probe is not None:
             os.close(probe)
-        again = "goes on from the last epoch" if isinstance(config, JobConfig) else "evaluates anew"
+        again = "resumes from the last epoch" if isinstance(config, JobConfig) else "starts the evaluation again"
         self._again = f"the same command {again}"
 
     def heard(self, number: int, _frame: types.FrameType | None) -> None:
-        """Ctrl-C or SIGTERM: pass it on; by the third, end the run."""
+        """Handle Ctrl-C or SIGTERM: forward the first one, warn at the second, kill the run at the third."""
         self._interrupts += 1
         if self._interrupts == 1:
             self.run.kill(number)
         elif self._interrupts == 2:
-            self._log.warning("still stopping; once more ends it at once")
+            self._log.warning("still stopping; a third signal ends it immediately")
         else:
-            self._end(Interrupted(f"interrupted, and ended at once; {self._again}"))
+            self._end(Interrupted(f"interrupted, and ended immediately; {self._again}"))
 
     def death(self) -> JobError | None:
-        """Wait for the run's end: None if it has said itself how that was, else what is to be said."""
+        """Wait for the run's end. Return None if the run has reported its end itself, or the error to report."""
         while not self.run.look():
             self._watch_rays_own()
             now = time.monotonic()
@@ -117,7 +119,7 @@ class _Supervisor:
             missing = self._is_local and self._can_watch and len(self._rays_own) < len(set(_RAYS_OWN.values()))
             tick = 0.002 if self.run.is_ending else 0.05 if missing else 1.0
             select.select([*self.run.pipes, *self._rays_own], [], [], tick)
-        self._watch_rays_own()  # the driver may have been quicker
+        self._watch_rays_own()  # Ray's processes may have died just before the driver
         for file in self._rays_own:
             os.close(file)
         self.run.close()
@@ -127,7 +129,10 @@ class _Supervisor:
         return self._verdict or died or ClusterError(f"{self._cause()}; {self._again}")
 
     def publish(self, error: JobError) -> None:
-        """Where it cannot be, that becomes a note on it. Done by a child: it may need Ray, which may end it, too."""
+        """Publish the error. If that fails, add a note to the error that says so.
+
+        Another child process does it, because it may need Ray, which may end that process too.
+        """
         timeout = self._config.delivery_timeout
         if isinstance(error, Interrupted):
             timeout = min(timeout, HASTY_SECONDS)
@@ -157,10 +162,15 @@ class _Supervisor:
     def _late(self) -> JobError:
         stage = self.run.told.get("stage")
         kind = next((kind for kind in JobError.__subclasses__() if kind.__name__ == stage), UsageError)
-        return kind(f"--timeout {self._config.timeout:g}: the run took longer, and did not let itself be ended")
+        return kind(
+            f"--timeout {self._config.timeout:g}: the run took longer, and did not stop when it was interrupted"
+        )
 
     def _watch_rays_own(self) -> None:
-        """A driver may take a minute to see that its GCS was killed, and may call that something else."""
+        """Watch the raylet and the GCS of a local Ray.
+
+        A driver may need a minute to notice that its GCS was killed, and may then give another reason.
+        """
         if self._is_local:
             known = {process for process, _ in self._rays_own.values()}
             for process, name in processes.children(self.run.pid).items():
@@ -173,7 +183,7 @@ class _Supervisor:
             self.run.look()
             driver = self.run.status if self.run.status is not None else processes.exit_status(self.run.pid)
             if not self._is_local or (driver is not None and os.WIFSIGNALED(driver)):
-                continue  # it was the driver that ended it, or that was killed and took it along
+                continue  # the driver has stopped its Ray, or was killed and its Ray ended with it
             self._lost[name] = status
             self._lost_at = time.monotonic()
             if status is not None and os.WIFSIGNALED(status):
@@ -186,7 +196,7 @@ class _Supervisor:
             how = f"was killed by {processes.signal_name(os.WTERMSIG(lost or 0))}" if killed else "ended"
             return f"the local Ray has ended: its {name} {how}"
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            memory = "perhaps for its memory: give it more (on Kubernetes head.resources)"
+            memory = "perhaps because it ran out of memory: give it more (on Kubernetes head.resources)"
             return f"the driver was killed by SIGKILL (137), {memory}"
         if ray is not None and ray != "local" and not _answers(ray):
             return f"the Ray cluster at {ray} went away"
@@ -216,6 +226,6 @@ def _published(config: Settings, error: JobError, identity: dict[str, Any] | Non
 
         known = Identity.of(config) if identity is None else Identity(**identity)
         delivery.deliver(Outcome(known, time.time(), error.exit_code, str(error)), config, timeout)
-    except Exception as undelivered:  # noqa: BLE001 of whichever kind, the failure is told without it
+    except Exception as undelivered:  # noqa: BLE001 any error here must not hide the failure itself
         tell(undelivered=" ".join(str(undelivered).split()))
     return 0

@@ -1,4 +1,4 @@
-"""`report.html`, a run on one page for a person: a function of its outcome.
+"""`report.html`: the report of a run on one page, made from its outcome alone.
 
-Only `pipeline` imports this room. Start with `page.py`; `plots.py` draws, `report.html` is the template.
+Only `pipeline` imports this package. Read `page.py` first. `plots.py` draws the plots, `report.html` is the template.
 """

@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page that needs nothing else. Made for a person; programs read `outcome.json`."""
+"""`report.html`: the report of a run in a single file, for people. Programs read `outcome.json` instead."""
 
 import html
 import shlex
@@ -18,14 +18,14 @@ from mnist_job.report import plots
 from mnist_job.results.outcome import Outcome
 from mnist_job.training.progress import Epoch
 
-MOST_ROWS = 100  # of a table
-FEW_ROWS = 12  # that need not be hidden
+MOST_ROWS = 100  # the most rows of a table
+FEW_ROWS = 12  # a table of epochs with more rows is folded
 
 _PAGE = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
 
 
 def render(outcome: Outcome) -> str:
-    """The page: a function of the outcome. One without training or evaluation has the parts that it has."""
+    """Return the page. If the outcome has no training or no evaluation, their sections are left out."""
     training, evaluation = outcome.training, outcome.evaluation
     parts = [_head(outcome)]
     if training is not None:
@@ -91,8 +91,8 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
     every = "Every epoch" if len(rows) == len(history) else f"{len(rows)} of {len(history):,} epochs"
     return (
         "<h2>Training</h2>\n"
-        '<p class="note">Training is measured while the weights change, each batch before its update; validation after '
-        "each epoch; the test once, with the weights of the last epoch.</p>\n"
+        '<p class="note">Training is measured during the epoch, each batch before its update. Validation is measured '
+        "after each epoch, and the test once, with the weights of the last epoch.</p>\n"
         '<div class="plots">'
         + _figure("Loss", plots.loss(history, evaluation))
         + _figure("Accuracy", plots.accuracy(history, evaluation))
@@ -117,7 +117,7 @@ def _classes(evaluation: Evaluation) -> str:
         + _figure(
             f"Recall{fewer}",
             plots.recall(evaluation),
-            "The share of the images of a class that is found, with its 95 % confidence interval (Wilson).",
+            "The share of a class's images that are recognized, with its 95 % confidence interval (Wilson).",
             _details("The recall of each class as a table, the lowest first", recall),
         )
         + "</div>"
@@ -125,7 +125,7 @@ def _classes(evaluation: Evaluation) -> str:
 
 
 def _confusion(evaluation: Evaluation) -> str:
-    """The matrix as a picture, beside its figures; of many classes the figures alone, the largest."""
+    """Return the confusion matrix as a picture and a table. For many classes, return only the largest numbers."""
     classes, pairs = len(evaluation.recall), evaluation.pairs()
     if classes <= plots.MOST_CLASSES:
         summary = "The confusion matrix as a table (rows: true class)"
@@ -136,14 +136,15 @@ def _confusion(evaluation: Evaluation) -> str:
     else:
         summary = "The most frequent confusions"
         wrong = pairs[pairs[:, 0] != pairs[:, 1]]
-        most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # by images, then by class, the largest first
+        most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # sorted by images, then by class, largest first
         counts = _table(("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist()))
     if classes > MOST_DENSE:
         return f"<div><h3>{summary}</h3>{counts}</div>"
     return _figure(
         "Confusion matrix",
         plots.confusion(evaluation),
-        "Row: the true class. Column: the predicted one. Blue is right, orange wrong: the stronger, the more.",
+        "Row: the true class. Column: the predicted class. Blue is right, orange is wrong. Stronger colours mean more "
+        "images.",
         _details(summary, counts),
     )
 
@@ -151,12 +152,12 @@ def _confusion(evaluation: Evaluation) -> str:
 def _mistakes(evaluation: Evaluation) -> str:
     if not evaluation.mistakes:
         return ""
-    note = "Wrong with the highest probability; numbers count the test images from 0."
+    note = "The wrong predictions with the highest probabilities. The numbers count the test images from 0."
     shape = evaluation.image_shape
     if max(shape[:2], default=0) > LONGEST_SIDE:
-        note += f" The images are {shape_text(shape[:2])} pixels, and shown smaller."
+        note += f" The images have {shape_text(shape[:2])} pixels and are scaled down here."
     if shape[2:] not in ([], [1], [3]):
-        note += f" Shown is the mean of their {shape[2]} channels."
+        note += f" The pictures show the mean of the {shape[2]} channels."
     items = "".join(map(_mistake, evaluation.mistakes))
     return f'<h2>Most confident mistakes</h2>\n<p class="note">{note}</p>\n<ul class="mistakes">{items}</ul>'
 
@@ -182,8 +183,8 @@ def _again(outcome: Outcome) -> str:
     command = shlex.join(sources.command_line(outcome.identity.config))
     return (
         f"<h2>Run it again</h2>\n<pre><code>{html.escape(command)}</code></pre>\n"
-        '<p class="note">All other settings have their defaults. Where the result of this run still lies, this '
-        "delivers it again and trains nothing; <code>--force</code> trains anew.</p>"
+        '<p class="note">All other settings have their defaults. If the result of this run is still in its folder, '
+        "this command delivers it again and trains nothing; <code>--force</code> trains again.</p>"
     )
 
 
@@ -192,7 +193,7 @@ def _origin(outcome: Outcome) -> str:
     facts = {"run": identity.run, "mnist-job": identity.version, **identity.versions}
     if training is not None:
         workers = "not known" if training.workers is None else f"{training.workers}"
-        facts["workers"] = workers + ("" if training.restarts is None else f", started again {training.restarts} times")
+        facts["workers"] = workers + ("" if training.restarts is None else f", restarted {training.restarts} times")
     sums = {
         "configuration": identity.config_hash,
         "data, SHA-256": identity.data_sha256,
@@ -220,7 +221,7 @@ def _details(summary: str, content: str, *, is_open: bool = False) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
-    """The first cell of a row is its heading."""
+    """Return a table. The first cell of each row is its heading."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>'

@@ -1,6 +1,6 @@
-"""The report's plots as SVG for the page itself: text stays text, colours are the page's, in light and in dark.
+"""The plots of the report, as SVG elements of the page. They use its fonts and its colours, light and dark.
 
-Each is drawn for the width of a phone, and says in words what it shows.
+Each plot has the width of a phone, and a text for screen readers that says what it shows.
 """
 
 import html
@@ -19,14 +19,14 @@ from matplotlib.ticker import MaxNLocator
 from mnist_job.evaluation.measures import Evaluation, confidence_interval
 from mnist_job.training.progress import Epoch
 
-MOST_CLASSES = 20  # with a number in each cell of the confusion matrix, and recalls that can be told apart
-MOST_POINTS = 400  # of a curve; a longer history is thinned out
+MOST_CLASSES = 20  # up to so many, the confusion matrix has numbers; the recall plot shows at most so many
+MOST_POINTS = 400  # the most points of a curve; a longer history is thinned out
 MOST_MARKERS = 30
 
-# Placeholders that become the variables of the page's style sheet, which holds the colours.
+# Placeholders that are replaced by the colour variables of the page's style sheet.
 INK, GRID, TRAINING, VALIDATION, TEST = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "ink", GRID: "line", TRAINING: "training", VALIDATION: "validation", TEST: "test"}
-# The same in light and in dark: of so little of it the background is never too bright or too dark for the text on it.
+# The same colours in light and in dark. They are so transparent that the text on them stays readable.
 RIGHT, WRONG, MOST_OPAQUE = (0.15, 0.39, 0.92), (0.92, 0.40, 0.05), 0.6
 _styled = mpl.rc_context(
     {
@@ -50,26 +50,26 @@ RowT = TypeVar("RowT")
 
 
 def thinned(rows: Sequence[RowT], most: int) -> Sequence[RowT]:
-    """Of many rows every so many, the last one among them, so that at most `most` remain."""
+    """Return every n-th row, always with the last one, so that at most `most` rows remain."""
     every = max(ceil(len(rows) / most), 1)
     return rows[(len(rows) - 1) % every :: every]
 
 
 def loss(history: list[Epoch], evaluation: Evaluation | None) -> str:
-    """Loss by epoch, and on the test data after the last."""
+    """Draw the loss by epoch, and the loss on the test data after the last epoch."""
     training, validation = [row.train_loss for row in history], [row.validation_loss for row in history]
     return _curves("Loss", history, training, validation, evaluation.loss if evaluation else None)
 
 
 def accuracy(history: list[Epoch], evaluation: Evaluation | None) -> str:
-    """Accuracy by epoch, and on the test data after the last."""
+    """Draw the accuracy by epoch, and the accuracy on the test data after the last epoch."""
     training, validation = [row.train_accuracy for row in history], [row.validation_accuracy for row in history]
     return _curves("Accuracy", history, training, validation, evaluation.accuracy if evaluation else None)
 
 
 @_styled
 def learning_rate(history: list[Epoch]) -> str:
-    """The learning rate at the start of each epoch."""
+    """Draw the learning rate at the start of each epoch."""
     axes = _axes(2.2)
     _by_epoch(axes, history, [row.learning_rate for row in history], "-o", INK)
     axes.set(ylim=(0, None))
@@ -118,7 +118,7 @@ def _by_epoch(
 
 @_styled
 def confusion(evaluation: Evaluation) -> str:
-    """How often which class was taken for which, of up to MOST_DENSE classes."""
+    """Draw the confusion matrix, for up to MOST_DENSE classes."""
     classes = len(evaluation.recall)
     true_classes, predicted_classes, images = evaluation.pairs().T
     counts = np.zeros((classes, classes), np.int64)
@@ -150,7 +150,7 @@ def confusion(evaluation: Evaluation) -> str:
 
 @_styled
 def recall(evaluation: Evaluation) -> str:
-    """The share of each class's images that is found, with its 95 % interval; of many classes, those with the least."""
+    """Draw the recall of each class with its 95 % interval. Of many classes, draw those with the lowest recall."""
     every = sorted((share, label) for label, share in enumerate(evaluation.recall) if share is not None)
     shown = sorted(every[:MOST_CLASSES], key=lambda pair: pair[1])
     axes = _axes(0.8 + 0.34 * len(shown))
@@ -168,7 +168,7 @@ def recall(evaluation: Evaluation) -> str:
 
 @_styled
 def phases(seconds: Mapping[str, float]) -> str:
-    """Where the time went."""
+    """Draw the seconds of each phase."""
     axes = _axes(0.6 + 0.28 * len(seconds))
     names = [phase.replace("_", " ") for phase in seconds]
     bars = axes.barh(names, list(seconds.values()), color=TRAINING, height=0.6)
@@ -183,15 +183,15 @@ def phases(seconds: Mapping[str, float]) -> str:
 
 
 def _axes(height: float) -> Axes:
-    """Axes as wide as a phone, and `height` inches high."""
+    """Return axes that are as wide as a phone, and `height` inches high."""
     return Figure(figsize=(4.4, height), layout="constrained").subplots()
 
 
 def _svg(axes: Axes, alternative: str) -> str:
-    """The drawing as an element of the page: without what only a document of its own needs."""
+    """Return the drawing as an element of the page, without the parts that only a separate SVG file needs."""
     figure, content = axes.get_figure(root=True), io.StringIO()
     assert figure is not None
-    with mpl.rc_context({"svg.hashsalt": alternative}):  # names in it are its own
+    with mpl.rc_context({"svg.hashsalt": alternative}):  # ids that differ from those of the other plots
         figure.savefig(content, format="svg", transparent=True)
     document = content.getvalue()
     view = re.search(r'viewBox="[^"]*"', document)

@@ -1,6 +1,6 @@
-"""What a run ends with, as data, and each form in which it is handed on.
+"""The outcome of a run as data, and the forms in which it is published.
 
-`pipeline`, `kubernetes` and `report` import this room. Start with `outcome.py`; `metrics.py` is the same for
-Prometheus, `exporter.py` serves it, `live.py` and `tensorboard.py` show a run in progress, and `earlier.py` knows what
-runs before have left.
+`pipeline`, `kubernetes` and `report` import this package. Read `outcome.py` first. `metrics.py` formats an outcome for
+Prometheus, and `exporter.py` serves it. `live.py` and `tensorboard.py` publish the progress of a run, and `earlier.py`
+reads the results of earlier runs.
 """

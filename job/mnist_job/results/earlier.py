@@ -1,14 +1,14 @@
-"""What the runs before have left under a name: nothing, a run to go on with, or a result.
+"""Earlier runs of the same name: there is none, an unfinished one to resume, or a finished one with its result.
 
-A run goes on, or is known to be done, where settings that affect the result and the data are the same. Where they are
-not, the user decides: another `--name`, or `--force`.
+An unfinished run is resumed, and a finished one is not repeated, if the data and all settings that affect the result
+are the same. If they differ, the run is refused, and the user chooses another `--name` or `--force`.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mnist_job.config.settings import SETTINGS_OF_BEFORE, JobConfig
+from mnist_job.config.settings import FORMER_DEFAULTS, JobConfig
 from mnist_job.config.sources import flag, text
 from mnist_job.errors import UsageError
 from mnist_job.results.outcome import Outcome
@@ -17,20 +17,20 @@ from mnist_job.storage.folder import OUTCOME, RECORD, RunFolder
 
 @dataclass(frozen=True)
 class Record:
-    """What decides a run's result: the settings that affect it, and the data by their checksum."""
+    """The settings that affect a run's result, and the checksum of its data."""
 
     settings: dict[str, Any]
     data_sha256: str | None
 
     @classmethod
     def of(cls, settings: dict[str, Any], data_sha256: str | None) -> "Record":
-        """From settings that may hold more than those that affect the result."""
-        wanted = JobConfig.fields_affecting_result() - {"data"}  # where the data lie does not matter
+        """Make a record from `settings`, ignoring those that do not affect the result."""
+        wanted = JobConfig.fields_affecting_result() - {"data"}  # the checksum is compared, not the path
         return cls({name: value for name, value in settings.items() if name in wanted}, data_sha256)
 
     def differences(self, former: "Record") -> str:
-        """What of `former` is otherwise here, for people; empty if nothing is."""
-        before = SETTINGS_OF_BEFORE | former.settings
+        """Return a text that lists the differences to `former`. It is empty if there are none."""
+        before = FORMER_DEFAULTS | former.settings
         found = [
             f"{flag(name)} is {text(value)}, was {text(before.get(name))}"
             for name, value in self.settings.items()
@@ -42,13 +42,16 @@ class Record:
 
 
 def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: bool) -> Outcome | None:
-    """The result that is there already, or None: then the folder is this run's, to go on with or to begin in.
+    """Return the result if the run has already finished. If not, prepare the folder for this run and return None.
 
-    Raises UsageError if what is there was made otherwise, cannot be read, or holds what is not this program's.
+    An unfinished run's checkpoints stay in the folder, so that this run resumes from them.
+
+    Raises UsageError if the earlier run had other settings or data, if its files cannot be read, or if this program did
+    not write all of them.
     """
     finished, unfinished = (None, None) if force else (_finished(folder), _unfinished(folder))
     if finished is not None and unfinished is not None and unfinished[1] == finished.identity.run:
-        unfinished = None  # the run ended, and was killed before it had cleared up
+        unfinished = None  # the run has finished, but was killed before it removed its work
     if unfinished is not None:
         _refuse(mine.differences(unfinished[0]), f"{folder.final}: an unfinished run of this name")
     elif finished is not None:
@@ -64,19 +67,19 @@ def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: b
 
 
 def check_for_evaluation(folder: RunFolder) -> None:
-    """Raises UsageError where an evaluation alone would replace a trained model, or what a run goes on from."""
+    """Check that `evaluate` would not overwrite a trained model or the checkpoints of a run. Raises UsageError."""
     try:
         former = _finished(folder)
         trained = former is not None and former.training is not None
     except UsageError:
-        trained = True  # nobody knows, and --force is not for evaluations
+        trained = True  # not readable: assume that there is a model
     if folder.has_checkpoints():
         whose = "an unfinished run of this name"
     elif trained:
         whose = "a run of this name, with its model,"
     else:
         return
-    raise UsageError(f"{folder.final}: {whose} is there, which the evaluation would replace; take another --name")
+    raise UsageError(f"{folder.final}: {whose} is there, and the evaluation would overwrite it; take another --name")
 
 
 def _finished(folder: RunFolder) -> Outcome | None:
@@ -84,7 +87,7 @@ def _finished(folder: RunFolder) -> Outcome | None:
     try:
         return None if content is None else Outcome.from_json(content)
     except ValueError as error:
-        raise UsageError(f"{folder.final}/{OUTCOME}: is damaged; --force runs the job anew") from error
+        raise UsageError(f"{folder.final}/{OUTCOME}: is damaged; --force runs the job again") from error
 
 
 def _unfinished(folder: RunFolder) -> tuple[Record, str] | None:
@@ -96,10 +99,10 @@ def _unfinished(folder: RunFolder) -> tuple[Record, str] | None:
         return Record(**written["record"]), written["run"]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{folder.work}/{RECORD}: is missing or damaged; --force starts the run from nothing"
+            f"{folder.work}/{RECORD}: is missing or damaged; --force starts the run from the beginning"
         ) from error
 
 
 def _refuse(differences: str, whose: str) -> None:
     if differences:
-        raise UsageError(f"{whose} is another: {differences}. Take another --name, or --force to replace it")
+        raise UsageError(f"{whose} differs: {differences}. Take another --name, or --force to replace it")

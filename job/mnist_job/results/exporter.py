@@ -1,7 +1,7 @@
-"""The metrics by HTTP, after the driver has gone: a detached actor on the head, which lives as long as the Ray cluster.
+"""An HTTP exporter of the metrics: a detached actor on the Ray head that lives as long as the Ray cluster.
 
-A process that ends right after it served its metrics is never scraped. Each series carries the label `job`, as a
-Pushgateway's do, so that several jobs can report on one cluster: scrape it with `honor_labels: true`.
+Prometheus can scrape it after the driver has ended. Each series has the label `job`, as on a Pushgateway, so that
+several jobs can report on one cluster. Scrape it with `honor_labels: true`.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from mnist_job.errors import ClusterError, DeliveryError, last_line
 from mnist_job.results import metrics
 from mnist_job.results.outcome import Outcome
 
-# Ray's own label of the head's node; a thousandth of it places the actor there and leaves it free for others.
+# A resource that only the head has. The actor takes a thousandth of it, so that Ray places it there.
 ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 def start(port: int) -> None:
-    """Serve at `port` of the head, if that is not done already. Raises ClusterError if it cannot be done."""
+    """Start the exporter at `port` of the head, unless it already runs. Raises ClusterError if it cannot start."""
     try:
         ray.get(_actor(port).ready.remote(), timeout=EXPORTER_START_SECONDS)
     except ray.exceptions.RayError as error:
@@ -30,12 +30,12 @@ def start(port: int) -> None:
 
 
 def publish(outcome: Outcome, port: int, timeout: float) -> None:
-    """Serve an outcome, in place of what was known of its job. Raises DeliveryError."""
+    """Serve this outcome instead of the job's earlier ones. Raises DeliveryError."""
     try:
         ray.get(_actor(port).update.remote(outcome), timeout=timeout)
     except ray.exceptions.RayError as error:
         raise DeliveryError(
-            f"--exporter-port {port}: the metrics could not be handed over: {last_line(error)}"
+            f"--exporter-port {port}: the metrics could not be sent to the exporter: {last_line(error)}"
         ) from error
 
 
@@ -52,7 +52,7 @@ class _Exporter(Collector):
         start_http_server(port, registry=registry)
 
     def ready(self) -> None:
-        """Answers when the constructor is through."""
+        """Return, so that a caller can wait for the end of the constructor."""
 
     def update(self, outcome: Outcome) -> None:
         name = outcome.identity.name
@@ -60,7 +60,7 @@ class _Exporter(Collector):
 
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
-        for name, text in self._known.copy().items():  # a scrape comes in a thread of its own
+        for name, text in self._known.copy().items():  # a copy, because each scrape runs in another thread
             for family in text_string_to_metric_families(text):
                 whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:

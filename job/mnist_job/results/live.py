@@ -1,4 +1,4 @@
-"""How far training is, while it runs, as Ray metrics: Prometheus scrapes them from the cluster."""
+"""The progress of training as Ray metrics, which Prometheus scrapes from the cluster."""
 
 import threading
 from collections.abc import Iterator
@@ -9,26 +9,26 @@ from ray.util.metrics import Gauge
 from mnist_job.config.settings import JobConfig
 from mnist_job.training.progress import Progress
 
-REPEAT_SECONDS = 5.0  # Ray drops a value that was not set again within two of its reports, 20 s
+REPEAT_SECONDS = 5.0  # Ray drops a value that was not set again for two of its reports, 20 s
 
-# Ray puts `ray_` before each name: none is taken for a metric of the outcome.
+# Ray adds the prefix `ray_` to each name.
 GAUGES = {
     "mnist_job_live_epoch": "The epoch that training is in, from 1.",
     "mnist_job_live_step": "Steps of the optimizer since the beginning of training.",
     "mnist_job_live_progress_ratio": "Share of training that is done.",
-    "mnist_job_live_train_loss": "Mean loss over the images of this epoch that the first worker has had.",
-    "mnist_job_live_images_per_second": "Images that all workers trained on, by the second of this epoch.",
+    "mnist_job_live_train_loss": "Mean loss over the images of this epoch that the first worker has trained on.",
+    "mnist_job_live_images_per_second": "Images per second of all workers together, in this epoch.",
     "mnist_job_live_remaining_seconds": "Estimated time until the end of training.",
 }
 
 
 class Gauges:
-    """In the driver, connected to Ray: the metrics of a job."""
+    """The metrics of a job. Use them in the driver, while it is connected to Ray."""
 
     @classmethod
     @contextmanager
     def opened(cls, config: JobConfig) -> Iterator["Gauges"]:
-        """While this is open the last values stay, also when nothing moves: an alert looks for that."""
+        """Publish metrics in this context. Keep the last values even without progress: an alert checks for that."""
         gauges, ended = cls(config), threading.Event()
         repeats = threading.Thread(target=gauges._repeat, args=(ended,), name="gauges", daemon=True)
         repeats.start()
@@ -44,7 +44,7 @@ class Gauges:
         self._values: dict[str, float] = {}
 
     def show(self, progress: Progress) -> None:
-        """Set them all."""
+        """Set all metrics."""
         self._values = values(progress, self._epochs)
         self._set()
 
@@ -58,7 +58,7 @@ class Gauges:
 
 
 def values(progress: Progress, epochs: int) -> dict[str, float]:
-    """The metrics by their names, of so many epochs in all."""
+    """Return the value of each metric by its name. `epochs` is the number of epochs of the whole training."""
     steps = (progress.epoch - 1) * progress.steps + progress.step
     return {
         "mnist_job_live_epoch": progress.epoch,

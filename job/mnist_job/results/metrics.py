@@ -1,7 +1,7 @@
-"""An Outcome as Prometheus metrics, and where they go.
+"""An Outcome as Prometheus metrics, a Pushgateway and a textfile.
 
-A success replaces all that was known of the job. A failure says that the job ended, and that it failed, and leaves the
-last success readable: alert on the age of `mnist_job_last_success_timestamp_seconds`.
+A success replaces all metrics of the job. A failure changes only the status (when the job ended, and that it failed),
+so the metrics of the last success stay. Alert on the age of `mnist_job_last_success_timestamp_seconds`.
 """
 
 import os
@@ -23,21 +23,21 @@ from mnist_job.results.outcome import Outcome
 
 COMPLETION = "mnist_job_last_completion_timestamp_seconds"
 SUCCEEDED = "mnist_job_last_run_succeeded"
-MOST_CLASSES = 1000  # with a series each; all or none, so that a series does not come and go
+MOST_CLASSES = 1000  # each class has a series; if there are more classes, none has, so that no series disappears
 
 
 def text(outcome: Outcome) -> str:
-    """`metrics.prom`: all that this run measured."""
+    """Return the content of `metrics.prom`: all metrics of this run."""
     return generate_latest(measured(outcome)).decode()
 
 
 def measured(outcome: Outcome) -> CollectorRegistry:
-    """All metrics of an outcome, on a registry of their own (the default one holds this process's)."""
+    """Return all metrics of an outcome in a new registry. (The default registry has those of this process.)"""
     registry = status(outcome)
     identity, dataset = outcome.identity, outcome.identity.dataset
 
     def gauge(name: str, help: str, value: float | None, **labels: str) -> None:
-        if value is None:  # not known: absent
+        if value is None:  # an unknown value has no series
             return
         metric = Gauge(f"mnist_job_{name}", help, list(labels), registry=registry)
         (metric.labels(**labels) if labels else metric).set(value)
@@ -70,7 +70,7 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         )
         gauge("training_duration_seconds", "Time from the start of the workers to their end.", training.seconds)
         gauge("workers", "Training processes.", training.workers)
-        gauge("worker_restarts", "How often workers were lost and started again.", training.restarts)
+        gauge("worker_restarts", "How often workers were lost and restarted.", training.restarts)
     if (evaluation := outcome.evaluation) is not None:
         gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
         gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
@@ -78,13 +78,13 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
         gauge(
             "test_worst_class_recall_ratio",
-            "The least recall of a class.",
+            "The lowest recall of all classes.",
             evaluation.worst_class()[1],
             dataset=dataset,
         )
         recalls = Gauge(
             "mnist_job_test_class_recall_ratio",
-            f"Share of a class's test images that are classified as it; of up to {MOST_CLASSES} classes.",
+            f"Share of a class's test images that are classified correctly, for up to {MOST_CLASSES} classes.",
             ["dataset", "class"],
             registry=registry,
         )
@@ -95,15 +95,15 @@ def measured(outcome: Outcome) -> CollectorRegistry:
 
 
 def status(outcome: Outcome) -> CollectorRegistry:
-    """That the job ended, and how: what a failure may overwrite."""
+    """Return the metrics that a failure overwrites: when the job ended, and whether it succeeded."""
     registry = CollectorRegistry()
-    Gauge(COMPLETION, "When the last run ended, well or not.", registry=registry).set(outcome.finished)
+    Gauge(COMPLETION, "When the last run ended, successfully or not.", registry=registry).set(outcome.finished)
     Gauge(SUCCEEDED, "1 if the last run succeeded, else 0.", registry=registry).set(int(outcome.succeeded))
     return registry
 
 
 def check_textfile(path: str | None) -> None:
-    """Raises UsageError where `write_textfile` would fail."""
+    """Check that `write_textfile` can succeed. Raises UsageError if it would fail."""
     if path is None:
         return
     if not os.access(Path(path).absolute().parent, os.W_OK):
@@ -115,7 +115,10 @@ def check_textfile(path: str | None) -> None:
 
 
 def _known(path: str) -> str | None:
-    """What the textfile holds, or None if there is none. Raises ValueError for what this program did not write."""
+    """Return the content of the textfile, or None if there is none.
+
+    Raises ValueError if this program did not write it.
+    """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise ValueError("is not a file, and would be replaced; give another path")
@@ -134,7 +137,10 @@ _NOT_OURS = "holds more than this program's metrics, and would be replaced; move
 
 
 def push(outcome: Outcome, url: str, timeout: float) -> None:
-    """PUT a success to a Pushgateway, POST a failure's status; retried for `timeout` seconds. Raises DeliveryError."""
+    """PUT a success to a Pushgateway, or POST the status of a failure. Retry for `timeout` seconds.
+
+    Raises DeliveryError.
+    """
     send = push_to_gateway if outcome.succeeded else pushadd_to_gateway
     registry = _reported(outcome, None)
     try:
@@ -151,7 +157,7 @@ def push(outcome: Outcome, url: str, timeout: float) -> None:
 
 
 def write_textfile(outcome: Outcome, path: str) -> None:
-    """Write the metrics for node-exporter, atomically; a failure keeps what the file says of the last success.
+    """Write the metrics for node-exporter, atomically. A failure keeps the metrics of the last success.
 
     Raises DeliveryError.
     """
@@ -162,12 +168,12 @@ def write_textfile(outcome: Outcome, path: str) -> None:
 
 
 def reported(outcome: Outcome, known: str | None) -> str:
-    """What a place that knew `known` of the job says after this outcome, in Prometheus's text format."""
+    """Return the metrics after this outcome, in Prometheus's text format. `known` are those from before it."""
     return generate_latest(_reported(outcome, known)).decode()
 
 
 def _reported(outcome: Outcome, known: str | None) -> CollectorRegistry:
-    """Everything of a success; of a failure its status, beside what is known of the last success."""
+    """Return all metrics of a success, or the status of a failure together with the known ones of the last success."""
     if outcome.succeeded:
         return measured(outcome)
     registry = status(outcome)
@@ -177,7 +183,7 @@ def _reported(outcome: Outcome, known: str | None) -> CollectorRegistry:
 
 
 class _Kept(Collector):
-    """What a text of metrics holds, but for the status."""
+    """A collector of the metrics in a text, without those of the status."""
 
     def __init__(self, content: str) -> None:
         self._families = [

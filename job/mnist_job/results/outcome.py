@@ -1,4 +1,4 @@
-"""What a run ends with, as data."""
+"""The outcome of a run as data."""
 
 import csv
 import io
@@ -22,9 +22,10 @@ from mnist_job.training.progress import Epoch
 
 @dataclass(frozen=True)
 class Identity:
-    """Which run this is. `run` is unique, and sorts by time; `started` is Unix time.
+    """The identity of a run. `run` is unique, and sorts by time. `started` is in Unix time.
 
-    `versions` are those of what it ran on, where the driver runs; empty in outcomes of before they were kept.
+    `versions` are those of Python and the libraries in the driver's environment. It is empty in old outcomes, which did
+    not store them.
     """
 
     name: str
@@ -38,13 +39,13 @@ class Identity:
     versions: dict[str, str] = field(default_factory=dict)
 
     def with_settings(self, config: Settings, data_sha256: str) -> "Identity":
-        """The same run, with what was settled when its data were looked at."""
+        """Return the identity with the settings and the checksum that are known after reading the data."""
         settled = config.model_dump(mode="json")
         return replace(self, config=settled, config_hash=config.config_hash(), data_sha256=data_sha256)
 
     @classmethod
     def of(cls, config: Settings) -> "Identity":
-        """A new run of `config`, starting now."""
+        """Return the identity of a new run of `config` that starts now."""
         now = datetime.now(UTC)
         return cls(
             name=config.name,
@@ -59,7 +60,7 @@ class Identity:
 
 
 def _versions() -> dict[str, str]:
-    """By what the packages say of themselves: the driver does not import TensorFlow."""
+    """Return the installed versions. They come from the packages' metadata, to avoid importing TensorFlow."""
     found = {"Python": platform.python_version()}
     for title, package in (
         ("TensorFlow", "tensorflow"),
@@ -74,10 +75,10 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How training went: with how many `workers` at its end; `restarts` and `seconds` since the job was last resumed.
+    """The record of a training: the number of `workers` at its end, its `restarts`, its `seconds` and its history.
 
-    Each is None where it is not known: where this run had only the evaluation left, or the checkpoint does not say.
-    The last epoch's losses and accuracy are those of the model that was evaluated.
+    `restarts` and `seconds` count from the last resume. They are None if this run only had to evaluate, and `workers`
+    is None if the checkpoint does not say. The last epoch's losses and accuracy are those of the evaluated model.
     """
 
     workers: int | None
@@ -88,10 +89,10 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, good or bad: `exit_code` 0 and no reason, or the code and the sentence of its failure.
+    """The outcome of a run: `exit_code` 0 and no reason, or the exit code of its failure and a sentence as the reason.
 
-    `phases` says where the time went until its delivery (`mnist_job.phases.PHASES`), in seconds.
-    `training` is None where the model came from elsewhere, `evaluation` where the run ended before it.
+    `phases` has the seconds of each phase (`mnist_job.phases.PHASES`) until the delivery. `training` is None if this
+    run did not train a model, and `evaluation` is None if the run ended before it.
     """
 
     identity: Identity
@@ -110,16 +111,16 @@ class Outcome:
         return self.exit_code == 0
 
     def to_json(self) -> str:
-        """`outcome.json`. Refuses values that JSON has no words for (ValueError): NaN is never published."""
+        """Return the content of `outcome.json`. Raises ValueError for NaN and infinity, to never publish them."""
         return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> "Outcome":
-        """What `to_json` wrote. Raises ValueError for anything else."""
+        """Read the content of `outcome.json`. Raises ValueError if it is not valid."""
         return TypeAdapter(cls).validate_json(content)
 
     def history_csv(self) -> str:
-        """`history.csv`: a row an epoch."""
+        """Return the content of `history.csv`: one row for each epoch."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [column.name for column in fields(Epoch)], lineterminator="\n")
         writer.writeheader()

@@ -1,9 +1,9 @@
-"""TensorBoard's event files, `tensorboard/` in the run's folder. Its runs, `train` and `validation`, and its tags are
-called as by Keras's callback; epochs count from 1, as in `history.csv`.
+"""TensorBoard's event files, in `tensorboard/` of the run's folder.
 
-The driver writes them, by the writer of tensorboardX, which Ray Train brings: TensorFlow writes scalars only where the
-package tensorboard is, and the driver does without TensorFlow. An object store cannot append to a file. So they grow in
-a temporary folder, and are copied to the run's as often as a copy costs little, on a disk as on a store.
+The runs `train` and `validation` and the tags have the same names as those of Keras's callback. Epochs count from 1, as
+in `history.csv`. The driver writes the files with tensorboardX, which Ray Train requires: TensorFlow needs the package
+tensorboard for it, and the driver does not import TensorFlow. An object store cannot append to a file. So the files
+grow in a temporary folder and are copied to the run's folder, at intervals that keep the cost of copying low.
 """
 
 import tempfile
@@ -27,16 +27,16 @@ with needless_hidden():
     from tensorboardX.proto.summary_pb2 import Summary
 
 RUNS = ("train", "validation")
-COPYING = 0.02  # of the time, at most
+COPYING = 0.02  # the greatest share of the time that is spent on copying
 
 
 class EventFiles:
-    """The event files of a run in progress. Where they cannot be written, a warning says so, and training goes on."""
+    """The event files of a run in progress. If they cannot be written, log a warning and continue training."""
 
     @classmethod
     @contextmanager
     def opened(cls, folder: RunFolder, log: Log) -> Iterator["EventFiles"]:
-        """At the end, whatever the end, all of them are in the run's folder."""
+        """Write event files in this context. At its end, also after an error, copy all of them to the run's folder."""
         with tempfile.TemporaryDirectory(prefix="tensorboard-") as local:
             files = cls(folder, log, local)
             try:
@@ -54,14 +54,14 @@ class EventFiles:
         self._warned = False
 
     def show(self, entry: News) -> None:
-        """Write what an entry says."""
+        """Write the values of an entry."""
         with self._failure_is_told():
             match entry:
                 case Start():
                     self._finish()
                 case Progress():
                     self._progress(entry)
-                case Epoch() if self._writers:  # none where they could not be begun
+                case Epoch() if self._writers:  # there are none if the files could not be created
                     self._epoch(entry)
             if self._writers and time.monotonic() >= self._copy_due:
                 self._copy()
@@ -75,7 +75,7 @@ class EventFiles:
         self._scalars("train", before + entry.step, values)
 
     def _epoch(self, entry: Epoch) -> None:
-        assert entry.train_accuracy is not None  # but in old histories
+        assert entry.train_accuracy is not None  # it is None only in old histories
         values = {
             "epoch_loss": entry.train_loss,
             "epoch_accuracy": entry.train_accuracy,
@@ -87,7 +87,7 @@ class EventFiles:
         self._scalars("validation", entry.epoch, values)
 
     def _begin(self, step: int) -> None:
-        """A new file for each run, which makes TensorBoard forget what a former one says from that step on."""
+        """Create a new file for each run. From `step` on, TensorBoard ignores the values of earlier files."""
         writers = {}
         for run in RUNS:
             folder = Path(self._local.path, run)

@@ -1,5 +1,5 @@
-"""Files on a disk or an object store, and the folders of a run: whose they are, and who may remove them.
+"""Files on a disk or an object store, and the folders of a run: which run owns them, and what may be removed.
 
-All rooms above may import this one. Start with `folder.py` for what a run leaves, `owned.py` for what may be removed,
-and `files.py` for paths and URIs.
+All packages except `system` may import this one. Read `folder.py` first for the files of a run, `owned.py` for what may
+be removed, and `files.py` for paths and URIs.
 """

@@ -1,4 +1,4 @@
-"""Whose a run's folder is while the run is in progress: on a disk by a lock, elsewhere by a lease."""
+"""Exclusive use of a run's folder while the run is in progress: by a lock on a disk, by a lease on an object store."""
 
 import fcntl
 import os
@@ -17,18 +17,19 @@ from mnist_job.storage.owned import MARKER
 from mnist_job.storage.place import Place
 
 LOCK = "lock"
-_TRIES = 100  # while other runs make and remove the same folders
-_KEPT = (LOCK, MARKER, "lease/")  # as long as the run is in progress
+_TRIES = 100  # other runs may make and remove the same folders at the same time
+_KEPT = (LOCK, MARKER, "lease/")  # not removed while the run is in progress
 
 Tell = Callable[[str], object]
 
 
 @contextmanager
 def taken(place: Place, output: str, tell: Tell) -> Iterator[Lease | None]:
-    """Make the work folder, and hold it; at the end it is removed, unless it holds more than this program's own.
+    """Make the work folder and keep other runs out of it in this context. Yield the lease, or None on a disk.
 
-    Gives the lease, if it takes one. Raises UsageError if another run is in progress, or something is in the way that
-    this program did not make; OSError where the place cannot be written.
+    At the end, remove the folder, unless it has checkpoints or files of others. Raises UsageError if another run is in
+    progress, or if there is a file or folder in the way that this program did not make. Raises OSError if the place is
+    not writable.
     """
     made: list[str] = []
     try:
@@ -46,7 +47,10 @@ def taken(place: Place, output: str, tell: Tell) -> Iterator[Lease | None]:
 
 @contextmanager
 def looked_at(place: Place, output: str, tell: Tell) -> Iterator[None]:
-    """No other run is in progress, and the place can be written. Leaves nothing there. Raises as `taken`."""
+    """Check that no other run is in progress and that the place is writable. Leave nothing there.
+
+    Raises the same errors as `taken`.
+    """
     lock = None
     if place.is_local:
         with suppress(FileNotFoundError):
@@ -67,7 +71,7 @@ def looked_at(place: Place, output: str, tell: Tell) -> Iterator[None]:
 
 
 def _probed(place: Place, output: str) -> datetime | None:
-    """Write a file and remove it; gives the time by the clock of its store."""
+    """Write a file and remove it. Return its time by the store's clock."""
     made = owned.make_folders(place.filesystem, output)
     try:
         probe = f"{place.work}.{place.mark.run}.probe"
@@ -81,7 +85,7 @@ def _probed(place: Place, output: str) -> datetime | None:
 
 
 def clear(place: Place) -> None:
-    """Remove what this program wrote into the work folder, apart from what says whose it is. Raises OSError."""
+    """Remove what this program wrote into the work folder, except lock, marker and lease. Raises OSError."""
     owned.remove(
         place.filesystem, place.work, lambda path: not path.startswith(_KEPT) and owned.in_work(path) is not None
     )
@@ -91,15 +95,15 @@ def clear(place: Place) -> None:
 def _locked_folder(place: Place, output: str, made: list[str]) -> Iterator[None]:
     lock = _made_and_locked(place, output, made)
     try:
-        with suppress(OSError):  # in the way of nothing
+        with suppress(OSError):  # left-overs do no harm
             owned.remove_left_over(place.work, place.mark.name)
-        if not place.is_marked(place.work):  # of a version of before there were markers
+        if not place.is_marked(place.work):  # made by an old version, which had no markers
             _write_marker(place)
         with tempfile.TemporaryFile(dir=place.work):
             pass
         yield
     finally:
-        with suppress(OSError):  # what cannot be removed now is removed by the next run
+        with suppress(OSError):  # the next run removes what cannot be removed now
             if _is_done(place):
                 owned.remove_marked(place.work, place.mark)
         os.close(lock)
@@ -121,14 +125,14 @@ def _leased_folder(place: Place, output: str, made: list[str], tell: Tell) -> It
                         lease.stop()
                         place.filesystem.delete_file(f"{place.work}/{MARKER}")
                         if place.filesystem.type_name == "s3":  # pyarrow writes an empty object for a folder
-                            place.filesystem.delete_dir(place.work)  # it deletes what it lists, and that is known
+                            place.filesystem.delete_dir(place.work)  # it is known to contain nothing else
     finally:
         with suppress(OSError, pa.ArrowException):
             owned.remove_empty(place.filesystem, [place.work, f"{place.work}/lease"])
 
 
 def _is_done(place: Place) -> bool:
-    """Whether nothing is left in the work folder, after what is in vain without a checkpoint was removed."""
+    """If there is no checkpoint, remove the other files of the run. Return whether the work folder is empty then."""
     if owned.kind(place.filesystem, f"{place.work}/checkpoints") is not None:
         return False
     clear(place)
@@ -142,18 +146,21 @@ def _write_marker(place: Place) -> None:
 
 def _made_and_locked(place: Place, output: str, made: list[str]) -> int:
     for _ in range(_TRIES):
-        with suppress(FileNotFoundError):  # another run's end removed a folder
+        with suppress(FileNotFoundError):  # another run has just ended and removed a folder: try again
             made += owned.make_folders(place.filesystem, output)
             if not os.path.lexists(place.work):
                 with suppress(FileExistsError):
                     owned.make_marked(place.work, place.mark)
             place.check_owner()
             return _locked(place, os.O_RDWR | os.O_CREAT)
-    raise FileNotFoundError(f"{output} cannot be made, or does not stay")
+    raise FileNotFoundError(f"{output} cannot be created, or another process keeps removing it")
 
 
 def _locked(place: Place, flags: int) -> int:
-    """Open the lock file and lock it, until it is closed. Raises FileNotFoundError where it is gone."""
+    """Open the lock file and lock it. Closing the returned file unlocks it.
+
+    Raises UsageError if another run has the lock, and FileNotFoundError if the file was removed.
+    """
     path = Path(place.work, LOCK)
     file = os.open(path, flags | os.O_NOFOLLOW)
     try:

@@ -1,9 +1,9 @@
-"""The folder that a run leaves, OUTPUT/NAME: it appears whole or not at all.
+"""The folder with the results of a run, OUTPUT/NAME. It is written completely or not at all.
 
-A run works in OUTPUT/.NAME, on the same file system, and renames the finished folder into its place. A run that ends
-before leaves its checkpoints there, and the next run of that name goes on from them. An object store cannot rename a
-folder: there `outcome.json` is removed first and written last, so where it is, all is. Both folders hold a marker; what
-is in their way is refused (`mnist_job.storage.place`).
+A run works in OUTPUT/.NAME, on the same file system, and renames the finished folder to OUTPUT/NAME. If it ends before
+that, its checkpoints stay in OUTPUT/.NAME, and the next run of the same name resumes from them. An object store cannot
+rename a folder. There `outcome.json` is removed first and written last: if it exists, the folder is complete. Both
+folders contain a marker. If another file or folder is in their place, the run is refused (`mnist_job.storage.place`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ TENSORBOARD = "tensorboard"
 
 @dataclass(frozen=True)
 class RunFolder(Place):
-    """A run's place, while the run has it."""
+    """The folders of a run that is in progress."""
 
     lease: Lease | None = None
 
@@ -41,13 +41,13 @@ class RunFolder(Place):
         replaces: bool = False,
         tell: Tell = lambda _: None,
     ) -> Iterator["RunFolder"]:
-        """The place of `run`, shown to be writable. At the end, work without a checkpoint is removed.
+        """Open the folders of `run` in this context, after checking that they are writable.
 
-        A dry run only looks. `replaces` says that a result that is there will be replaced. `tell` is told what is
-        waited for.
+        At the end, remove the work folder unless it has a checkpoint. With `dry_run`, only check. `replaces` says that
+        this run will replace an earlier result. `tell` gets a sentence before a wait.
 
-        Raises UsageError if it cannot be written, something is in the way that this program did not make, or another
-        run of that name is in progress, or has taken over.
+        Raises UsageError if the folders are not writable, if something is in the way that this program did not make,
+        or if another run of the same name is in progress or takes over.
         """
         with ExitStack() as stack:
             try:
@@ -82,38 +82,38 @@ class RunFolder(Place):
         return f"{self.work}/{TENSORBOARD}"
 
     def has_checkpoints(self) -> bool:
-        """Whether there is something to go on from."""
+        """Return whether there is a checkpoint to resume from."""
         return owned.kind(self.filesystem, self.checkpoints) is not None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file into the work folder, whole or not at all. Raises OSError."""
+        """Write a file into the work folder, completely or not at all. Raises OSError."""
         path = f"{self.work}/{name}"
         with self.filesystem.open_output_stream(f"{path}.new") as stream:
             stream.write(content)
         self.filesystem.move(f"{path}.new", path)
 
     def event_files(self, place: str) -> dict[str, files.File]:
-        """TensorBoard's folder below `work` or `final`, as `publish` takes it; empty if nothing was recorded."""
+        """Return TensorBoard's folder in `work` or `final` as an argument for `publish`, empty if there is none."""
         folder = files.File(self.filesystem, f"{place}/{TENSORBOARD}")
         return {TENSORBOARD: folder} if owned.kind(self.filesystem, folder.path) == "folder" else {}
 
     def clear(self) -> None:
-        """Remove what a run would go on from. Raises OSError."""
+        """Remove everything that a run would resume from. Raises OSError."""
         claim.clear(self)
 
     def publish(
         self, texts: dict[str, str], files: dict[str, files.File], checksums: Mapping[str, str | None] | None = None
     ) -> None:
-        """Put `texts` and copies of `files` (or folders), by their names, into the final folder, for what was there.
+        """Replace the content of the final folder by `texts` and copies of `files` (or folders), given by name.
 
-        `checksums` gives the SHA-256 that copies must have, None where any will do.
+        `checksums` has the SHA-256 that a copy must have, or None if it is not checked.
 
-        Raises DeliveryError; the former folder is then still there, or its new content lacks `outcome.json`. Raises
+        Raises DeliveryError. Then the earlier result is still there, or the folder has no `outcome.json`. Raises
         UsageError if another run has taken over.
         """
         new = f"{self.work}/new"
         try:
-            owned.remove(self.filesystem, new, owned.in_a_result)  # what a run was writing when it was killed
+            owned.remove(self.filesystem, new, owned.in_a_result)  # left by a run that was killed while it was writing
             self.filesystem.create_dir(new, recursive=True)
             for name, text in texts.items():
                 self.write(f"new/{name}", text.encode())
@@ -121,7 +121,7 @@ class RunFolder(Place):
                 file.copy_to(self.filesystem, f"{new}/{name}")
             self._check_copies(new, checksums or {})
             written = owned.entries(self.filesystem, new)
-            assert all(map(owned.in_a_result, written)), written  # or they could not be removed later
+            assert all(map(owned.in_a_result, written)), written  # other names could not be removed later
             self._check_before_replacing()
             if self.is_local:
                 self._replace_by_rename(written)
@@ -134,16 +134,16 @@ class RunFolder(Place):
     def _check_copies(self, place: str, checksums: Mapping[str, str | None]) -> None:
         for name, sha256 in checksums.items():
             if sha256 is not None and files.File(self.filesystem, f"{place}/{name}").sha256() != sha256:
-                raise OSError(f"{name} is not the one that was evaluated: it was changed meanwhile")
+                raise OSError(f"{name} is not the one that was evaluated: it has changed in the meantime")
 
     def _check_before_replacing(self) -> None:
-        """Raises DeliveryError for what was put in the way while the run was in progress."""
+        """Raise DeliveryError if something was put in the way while the run was in progress."""
         if self.lease is not None:
             self.lease.renew()
         try:
             self.check_replaceable()
         except UsageError as error:
-            raise DeliveryError(f"{error}; the same command then goes on") from error
+            raise DeliveryError(f"{error}; then run the same command again to resume") from error
 
     def _replace_by_rename(self, written: list[str]) -> None:
         old, ours = f"{self.work}/old", self.in_result()
@@ -161,7 +161,7 @@ class RunFolder(Place):
             self.filesystem.delete_file(f"{self.final}/{OUTCOME}")
         owned.make_folders(self.filesystem, self.final)
         with self.filesystem.open_output_stream(f"{self.final}/{MARKER}") as stream:
-            # Whenever it is killed, all that is there is known.
+            # Written before any other change: if the run is killed now, the marker lists every file of the folder.
             stream.write(replace(self.mark, files=sorted({*former, *written, MARKER})).to_json())
         owned.remove(self.filesystem, self.final, (former - {MARKER}).__contains__)
         names = dict.fromkeys(path.partition("/")[0] for path in written)

@@ -1,15 +1,17 @@
-"""A run's lease on its folder where the store has no locks: a small object, written again every few seconds.
+"""A run's lease on its folder, for stores without locks: a small object that is written again every few seconds.
 
-Who wants the lease announces that first, and then looks for others: a store that shows what was written to whoever
-lists it later (S3, GCS and Azure do) shows at least one of two runs the other, and a run that sees another one does not
-go on. So of two runs that start at once one may be refused that could have gone on, but both never go on. A lease that
-is there is watched: while it is renewed its run lives, and the new one is refused; one that is not renewed was left by
-a run that was killed, and is taken over. Its age is by the store's own clock; those of machines do not matter.
+A run that wants the lease first writes an announcement, and then lists the objects of other runs. S3, GCS and Azure
+list every object that was written before. So of two runs that start at the same time, at least one sees the other, and
+a run that sees another does not start. It may happen that neither starts, but never that both do.
 
-What remains possible: a run that did not run for longer than its lease lasts (its machine was suspended, or it could
-not reach the store) and is taken over may still write, until it next renews its lease, what it was writing at that
-moment: a checkpoint under its own name, or, within its last step, results. Workers that outlive their driver write
-checkpoints only, under their run's name. (pyarrow 26 offers no conditional writes, which would close this for results.)
+If there is a lease already, the new run watches it. If it is renewed, its run is alive and the new run is refused. If
+it is not renewed, its run was killed and the new run takes over. The age of a lease is measured by the store's clock;
+the clocks of the machines do not matter.
+
+One gap remains: a run may pause for longer than its lease lasts, because its machine was suspended or it could not
+reach the store, and another run takes over. Until the first run renews its lease, it may still finish what it was
+writing: a checkpoint under its own name or, in its last step, results. Workers that outlive their driver write only
+checkpoints, under their run's name. (Conditional writes would close the gap for results; pyarrow 26 has none.)
 """
 
 import json
@@ -35,7 +37,7 @@ _NAME = re.compile(rf"(?P<run>{owned.RUN})\.(?P<state>announced|held)")
 
 @dataclass(frozen=True)
 class _Other:
-    """Another run's lease. `age` is in seconds by the store's clock, 0 where the store tells no times."""
+    """Another run's lease. `age` is in seconds by the store's clock, or 0 if the store has no times."""
 
     path: str
     run: str
@@ -45,7 +47,7 @@ class _Other:
 
 
 class Lease:
-    """A lease on a run's folder, `lease/` in it."""
+    """A run's lease on its folder. Its objects are in the folder's `lease/`."""
 
     def __init__(self, filesystem: fs.FileSystem, folder: str, run: str) -> None:
         self._filesystem, self._folder, self.run = filesystem, f"{folder}/lease", run
@@ -61,9 +63,9 @@ class Lease:
     def taken(
         cls, filesystem: fs.FileSystem, folder: str, run: str, tell: Callable[[str], object]
     ) -> Iterator["Lease"]:
-        """Hold the lease. If it is lost, the main thread gets a KeyboardInterrupt, and `lost` says why.
+        """Hold the lease in this context. If it is lost, the main thread gets a KeyboardInterrupt, and `lost` says why.
 
-        Raises UsageError if another run has it, OSError where the store fails.
+        Raises UsageError if another run has the lease, and OSError if the store fails.
         """
         lease = cls(filesystem, folder, run)
         try:
@@ -76,7 +78,7 @@ class Lease:
                 lease._delete(path)
 
     def renew(self) -> None:
-        """Show that this run is alive. Raises UsageError if another has taken over, OSError where the store fails."""
+        """Renew the lease. Raises UsageError if another run has taken over, and OSError if the store fails."""
         with self._renewing:
             gone = owned.kind(self._filesystem, self._held) is None
             held = [other.run for other in self._others(None if gone else self._write(self._held)) if other.held]
@@ -84,18 +86,21 @@ class Lease:
                 who = f"another run of this name ({held[0]})" if held else "another run of this name"
                 self.lost = UsageError(
                     f"{self._folder.rpartition('/')[0]}: {who} took over while this one did not run or could not reach "
-                    "the store; it has ended and writes nothing more"
+                    "the store; this run has ended and writes nothing more"
                 )
                 raise self.lost
 
     def stop(self) -> None:
-        """Renew no more; the lease itself is removed when `taken` ends."""
+        """Stop renewing. The lease itself is removed at the end of `taken`."""
         self._ended.set()
         if self._renewal.is_alive():
-            self._renewal.join(bounds.CONNECT_SECONDS)  # a store that is silent does not keep the run
+            self._renewal.join(bounds.CONNECT_SECONDS)  # do not wait longer for a store that does not answer
 
     def look(self, now: datetime | None, tell: Callable[[str], object]) -> None:
-        """Return when no other run has the lease; `now` is the store's. Takes nothing. Raises UsageError, OSError."""
+        """Wait until no other run has the lease, but do not take it. `now` is the time by the store's clock.
+
+        Raises UsageError if another run is alive, and OSError if the store fails.
+        """
         watched: dict[str, tuple[bytes, float]] = {}
         while self._alive(self._others(now), watched, tell):
             time.sleep(bounds.LEASE_LOOK_SECONDS)
@@ -107,9 +112,9 @@ class Lease:
             if not self._alive(others, watched, tell):
                 now = self._write(self._held)
                 if not self._alive([other for other in self._others(now) if other.held], watched, tell):
-                    break  # still nobody, even if the end of a third run removed what another one had announced
+                    break  # looked again, because the end of a third run may have removed another's announcement
                 self._delete(self._held)
-            self._delete(self._announced)  # or two runs that start at once would watch each other
+            self._delete(self._announced)  # two runs that start at the same time must not wait for each other
             time.sleep(bounds.LEASE_LOOK_SECONDS)
         for path in (self._announced, *(other.path for other in others)):
             self._delete(path)
@@ -117,14 +122,14 @@ class Lease:
     def _alive(
         self, others: list[_Other], watched: dict[str, tuple[bytes, float]], tell: Callable[[str], object]
     ) -> bool:
-        """Whether one of the others may be alive. Raises UsageError if one is, by what was `watched` of it."""
+        """Return whether another run may be alive. Raises UsageError if one is: it has changed since `watched`."""
         alive = False
         for other in others:
             content, since = watched.get(other.path, (None, 0.0))
             if content == other.content:
                 if max(other.age, time.monotonic() - since) > bounds.LEASE_SECONDS:
                     continue
-            elif content is not None and (other.held or other.run < self.run):  # of two that start, one goes on
+            elif content is not None and (other.held or other.run < self.run):  # of two that start, the older one wins
                 raise UsageError(
                     f"{self._folder.rpartition('/')[0]}: another run of this name ({other.run}) is in progress; "
                     "wait for its end, or take another --name"
@@ -133,8 +138,8 @@ class Lease:
                 continue
             if not watched:
                 tell(
-                    f"run {other.run} of this name has not ended; watching for up to {bounds.LEASE_SECONDS:.0f} s "
-                    "whether it is in progress"
+                    f"run {other.run} of this name has not ended; waiting up to {bounds.LEASE_SECONDS:.0f} s "
+                    "to see whether it is in progress"
                 )
             if content != other.content:
                 watched[other.path] = (other.content, time.monotonic())
@@ -149,10 +154,10 @@ class Lease:
                 main = threading.main_thread().ident
                 while main is not None and not self._ended.is_set():
                     signal.pthread_kill(main, signal.SIGINT)
-                    self._ended.wait(bounds.DEAF_SECONDS)  # it may have begun to wait for something just then
+                    self._ended.wait(bounds.DEAF_SECONDS)  # then again: a library may have missed the signal
                 return
             except (OSError, pa.ArrowException):
-                continue  # the store may answer the next time; if not for long, another run may take over
+                continue  # try again at the next renewal; the lease expires if the store does not answer for long
 
     def _others(self, now: datetime | None) -> list[_Other]:
         others = []
@@ -160,7 +165,7 @@ class Lease:
             name = _NAME.fullmatch(entry.base_name)
             if name is None or name["run"] == self.run:
                 continue
-            with suppress(FileNotFoundError):  # it has ended meanwhile
+            with suppress(FileNotFoundError):  # that run has just ended
                 content = bounds.patiently(
                     partial(self._read, entry.path), bounds.CONNECT_SECONDS, (OSError,), _may_pass
                 )
@@ -173,7 +178,7 @@ class Lease:
             return bytes(stream.read())
 
     def _write(self, path: str) -> datetime | None:
-        """Write an object that differs from what it was; gives its time by the store's clock."""
+        """Write the object with a new content. Return its time by the store's clock."""
         self._writes += 1
         content = {"run": self.run, "written": self._writes, "time": datetime.now().astimezone().isoformat()}
         owned.make_folders(self._filesystem, self._folder)
@@ -183,7 +188,7 @@ class Lease:
         return time_of
 
     def _delete(self, path: str) -> None:
-        with suppress(OSError, pa.ArrowException):  # one that stays is seen to be dead
+        with suppress(OSError, pa.ArrowException):  # if it stays, it expires
             self._filesystem.delete_file(path)
 
 

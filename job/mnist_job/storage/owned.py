@@ -1,9 +1,9 @@
-"""What the program may replace or remove: only what it can show to be its own.
+"""The files and folders that the program owns. It replaces and removes no others.
 
-Each folder that it makes for a run holds a marker from its first moment to its last. Below such a folder, what the
-program wrote is known by its path: the marker of a finished folder lists them, those of the work in progress have
-patterns. All removal is done here, entry by entry: what is not shown to be the program's stays, with the folders that
-lead to it. On a local disk no symbolic link is followed. `made` folders are removed only while they are empty.
+Each folder that the program makes for a run contains a marker as long as the folder exists. The program recognizes its
+own files in such a folder by their paths: the marker of a finished folder lists them, and those of work in progress
+match patterns. All removals are done by this module, file by file: files of others stay, and so do the folders above
+them. Symbolic links on a local disk are not followed. Folders of `make_folders` are removed only if they are empty.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ RUN = r"\d{8}T\d{6}Z-[0-9a-f]{4}"
 _PROGRAM = "mnist-job"
 _YOUNG_SECONDS = 60
 
-# Paths relative to the folder; that of a folder ends with `/`.
+# Patterns of paths relative to the run's folder. The path of a folder ends with `/`.
 _TENSORBOARD = r"tensorboard/((train|validation)/(events[^/]*)?)?"
 _CHECKPOINT_FILE = r"((model\.keras|optimizer\.npz|history\.json|training\.json|manifest\.json)(\.new)?)?"
 _RESULT = rf"(\.mnist-job|outcome\.json|metrics\.prom|report\.html|history\.csv|model\.keras)(\.new)?|{_TENSORBOARD}"
@@ -34,11 +34,11 @@ _WORK = (
     rf"lease/({RUN}\.(announced|held))?|"
     rf"checkpoints/(\d{{7}}-{RUN}/{_CHECKPOINT_FILE})?|"
     rf"{_TENSORBOARD}|"
-    rf"ray-{RUN}/.*|"  # Ray Train's own records, named by it
+    rf"ray-{RUN}/.*|"  # Ray Train's own records: it chooses the names of the files
     rf"(new|old)/({_RESULT})?"
 )
 Ours = Callable[[str], object]
-"""Whether a path, relative to a folder, is one that the program wrote there."""
+"""A function that returns whether the program wrote this path, which is relative to a folder."""
 
 in_a_result: Ours = re.compile(_RESULT).fullmatch
 in_work: Ours = re.compile(_WORK).fullmatch
@@ -48,19 +48,19 @@ is_checkpoint: Ours = re.compile(rf"\d{{7}}-{RUN}").fullmatch
 
 @dataclass(frozen=True)
 class Mark:
-    """What a marker says: whose folder it is, by the job's name and the run, and what was written into it."""
+    """The content of a marker: the job's name, the run that owns the folder, and the files that it wrote there."""
 
     name: str
     run: str
     files: list[str] = field(default_factory=list)
 
     def to_json(self) -> bytes:
-        """The marker's content."""
+        """Return the content of the marker file."""
         return json.dumps({"program": _PROGRAM, **asdict(self)}).encode()
 
     @classmethod
     def read(cls, filesystem: fs.FileSystem, folder: str, name: str) -> "Mark | None":
-        """The marker of a folder of the job called `name`; None if there is none that is valid. Raises OSError."""
+        """Read the marker of a folder of the job `name`. Return None if there is no valid one. Raises OSError."""
         path = f"{folder}/{MARKER}"
         if kind(filesystem, path) != "file":
             return None
@@ -76,7 +76,7 @@ class Mark:
 
 
 def kind(filesystem: fs.FileSystem, path: str) -> str | None:
-    """`file`, `folder` or `other` (a symbolic link on a local disk), or None where nothing is. Raises OSError."""
+    """Return `file`, `folder`, `other` (for example a local link), or None if nothing is there. Raises OSError."""
     if isinstance(filesystem, fs.LocalFileSystem):
         try:
             mode = os.lstat(path).st_mode
@@ -88,7 +88,7 @@ def kind(filesystem: fs.FileSystem, path: str) -> str | None:
 
 
 def entries(filesystem: fs.FileSystem, folder: str) -> list[str]:
-    """All paths below a folder, relative to it. A folder's ends with `/`, that of a link or a device with `@`."""
+    """Return all paths below a folder, relative to it. Folders end with `/`, links and devices with `@`."""
     if isinstance(filesystem, fs.LocalFileSystem):
         return list(_local_entries(folder, ""))
     found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
@@ -108,9 +108,9 @@ def _local_entries(folder: str, prefix: str) -> Iterator[str]:
 
 
 def foreign(filesystem: fs.FileSystem, folder: str, ours: Ours) -> str | None:
-    """The first entry below a folder that is not the program's, or None.
+    """Return the first entry below a folder that the program does not own, or None.
 
-    An object store's folder is no entry of its own: it is there only for what is in it.
+    Folders on an object store are not counted: they exist only as parts of their files' names.
     """
     local = isinstance(filesystem, fs.LocalFileSystem)
     found = (entry for entry in entries(filesystem, folder) if local or not entry.endswith("/"))
@@ -118,7 +118,7 @@ def foreign(filesystem: fs.FileSystem, folder: str, ours: Ours) -> str | None:
 
 
 def remove(filesystem: fs.FileSystem, folder: str, ours: Ours) -> None:
-    """Remove a folder of the program, or of it what is `ours` where that is not all. Raises OSError."""
+    """Remove the entries of a folder that are `ours`, and the folder if nothing else is in it. Raises OSError."""
     if kind(filesystem, folder) != "folder":
         return
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -147,7 +147,7 @@ def remove(filesystem: fs.FileSystem, folder: str, ours: Ours) -> None:
 
 
 def _rmdir(folder: str, handle: int | None = None) -> None:
-    """Remove a local folder if it is empty, and one at all."""
+    """Remove a local folder if it exists, is a folder and is empty."""
     try:
         os.rmdir(folder, dir_fd=handle)
     except OSError as error:
@@ -156,9 +156,9 @@ def _rmdir(folder: str, handle: int | None = None) -> None:
 
 
 def make_folders(filesystem: fs.FileSystem, path: str) -> list[str]:
-    """Make a folder and those that lead to it; gives those that were not there, the topmost first. Raises OSError.
+    """Make a folder and the missing folders above it. Return those that were made, the topmost first. Raises OSError.
 
-    Object stores have no folders to make.
+    On an object store, make nothing: it has no folders.
     """
     if filesystem.type_name in ("s3", "gcs", "abfs"):
         return []
@@ -169,7 +169,7 @@ def make_folders(filesystem: fs.FileSystem, path: str) -> list[str]:
     made = []
     for folder in missing:
         if isinstance(filesystem, fs.LocalFileSystem):
-            with suppress(FileExistsError):  # then another run made it
+            with suppress(FileExistsError):  # another run has just made it
                 Path(folder).mkdir()
                 made.append(folder)
         else:
@@ -179,9 +179,9 @@ def make_folders(filesystem: fs.FileSystem, path: str) -> list[str]:
 
 
 def remove_empty(filesystem: fs.FileSystem, made: list[str]) -> None:
-    """Remove folders that `make_folders` made, unless somebody put something there. Raises OSError.
+    """Remove folders that `make_folders` made, if they are empty. Raises OSError.
 
-    (On a file system that has no call for that they stay.)
+    On a file system that cannot remove only empty folders, they stay.
     """
     for folder in reversed(made):
         if isinstance(filesystem, fs.LocalFileSystem):
@@ -192,7 +192,7 @@ def remove_empty(filesystem: fs.FileSystem, made: list[str]) -> None:
 
 
 def make_marked(folder: str, mark: Mark) -> None:
-    """Make a local folder that has its marker from its first moment. Raises FileExistsError where something is."""
+    """Make a local folder that contains its marker from the start. Raises FileExistsError if the path exists."""
     temporary = Path(f"{folder}.{mark.run}.new")
     temporary.mkdir()
     try:
@@ -204,21 +204,21 @@ def make_marked(folder: str, mark: Mark) -> None:
 
 
 def remove_marked(folder: str, mark: Mark) -> None:
-    """Remove a local folder that holds nothing but its marker and lock, so that it has its marker to its end."""
+    """Remove a local folder that has only its marker and its lock left. It never exists without its marker."""
     temporary = f"{folder}.{mark.run}.old"
     rename_new(folder, temporary)
     remove(fs.LocalFileSystem(), temporary, in_work)
 
 
 def remove_left_over(folder: str, name: str) -> None:
-    """Remove what `make_marked` or `remove_marked` left beside a local folder when it was killed. Raises OSError.
+    """Remove temporary folders that a killed `make_marked` or `remove_marked` left beside a folder. Raises OSError.
 
-    That of the last minute stays: another run may be at it.
+    Keep those of the last minute: another run may be using them.
     """
     local, beside = fs.LocalFileSystem(), Path(folder)
     pattern = re.compile(rf"{re.escape(beside.name)}\.{RUN}\.(new|old)")
     for path in [path for path in beside.parent.iterdir() if pattern.fullmatch(path.name)]:
-        with suppress(FileNotFoundError):  # another run removes it, too
+        with suppress(FileNotFoundError):  # another run is also removing it
             if Mark.read(local, str(path), name) and time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
                 remove(local, str(path), in_work)
 
@@ -227,9 +227,10 @@ _RENAME_NOREPLACE, _AT_FDCWD = 1, -100  # linux/fs.h, fcntl.h
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename on a local disk. Raises FileExistsError where something is, even an empty folder, which rename replaces.
+    """Rename on a local disk. Raises FileExistsError if the target exists, even if it is an empty folder.
 
-    Where the system cannot do that in one step, an empty folder made at this very moment would be replaced.
+    (A plain rename replaces an empty folder.) If the system cannot check and rename in one step, an empty folder that
+    is made between the two steps is replaced.
     """
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None:

@@ -1,7 +1,7 @@
-"""Where a run works and what it leaves, and what may be in the way there.
+"""The two folders of a run, and the checks of what is already there.
 
-What is in the place of one of the two folders without being this program's, or in them without being written by it, is
-refused before anything is done, and never replaced or removed.
+A run is refused, before it changes anything, if one of its folders was not made by this program or contains a file that
+this program did not write. Such files are never replaced or removed.
 """
 
 import json
@@ -20,7 +20,7 @@ RECORD = "run.json"
 
 @dataclass(frozen=True)
 class Place:
-    """The two folders of a run, `final` and `work`, paths on `filesystem`. `mark` is what it marks them with."""
+    """The two folders of a run: `final` and `work`, paths on `filesystem`. `mark` is the content of their markers."""
 
     filesystem: fs.FileSystem
     final: str
@@ -29,46 +29,46 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on a disk of this machine, or one that the system treats as such."""
+        """Whether the folders are on a disk of this machine, or on one that is mounted like a disk."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def read(self, path: str) -> bytes | None:
-        """A file of the run, by its full path; None if there is none. Raises OSError."""
+        """Read a file of the run by its full path. Return None if there is no such file. Raises OSError."""
         if owned.kind(self.filesystem, path) != "file":
             return None
         with self.filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def check_owner(self) -> None:
-        """Raises UsageError if something is in the place of a folder that this program did not make."""
+        """Check that this program made both folders, if they exist. Raises UsageError if not."""
         self._check_owner(self.work, self._is_former_work)
         self._check_owner(self.final, self._is_former_result)
 
     def check_work(self) -> None:
-        """Raises UsageError if the work folder holds what this program did not write there."""
+        """Check that this program wrote everything in the work folder. Raises UsageError if not."""
         self._check_entries(self.work, owned.in_work)
 
     def check_replaceable(self) -> None:
-        """Raises UsageError if the final folder is not this program's, or holds what it did not write there."""
+        """Check that this program made the final folder and wrote everything in it. Raises UsageError if not."""
         self._check_owner(self.final, self._is_former_result)
         self._check_entries(self.final, self.in_result())
 
     def is_marked(self, path: str) -> bool:
-        """Whether a folder has a marker of this job."""
+        """Return whether the folder has a marker of this job."""
         return Mark.read(self.filesystem, path, self.mark.name) is not None
 
     def in_result(self) -> owned.Ours:
-        """Which paths below the final folder this program wrote."""
+        """Return a function that says which paths in the final folder this program wrote."""
         mark = Mark.read(self.filesystem, self.final, self.mark.name)
         return owned.in_a_result if mark is None else frozenset(mark.files).__contains__
 
-    def _check_owner(self, path: str, is_of_before: Callable[[], bool]) -> None:
+    def _check_owner(self, path: str, is_former: Callable[[], bool]) -> None:
         kind = owned.kind(self.filesystem, path)
-        if kind is None or (kind == "folder" and (self.is_marked(path) or is_of_before())):
+        if kind is None or (kind == "folder" and (self.is_marked(path) or is_former())):
             return
         if kind == "folder" and not self.is_local:
             below = owned.entries(self.filesystem, path)
-            if all(entry.endswith("/") for entry in below):  # there only for what is in it, which is nothing
+            if all(entry.endswith("/") for entry in below):  # no file at all: on a store, this is no folder
                 return
         what = {"folder": "folder", "file": "file"}.get(kind, "link")
         raise UsageError(
@@ -85,7 +85,7 @@ class Place:
                 "or take another --name"
             )
 
-    # Versions of before there were markers left folders without one.
+    # Old versions did not write markers. Their folders are recognized by their files.
 
     def _is_former_result(self) -> bool:
         try:
@@ -104,7 +104,7 @@ class Place:
         if not all(map(owned.in_work, below)):
             return False
         if below and all(entry.startswith("lease/") for entry in below):
-            return True  # on a store, what a run left that was killed before its marker was there, or after it was
+            return True  # on a store, left by a run that was killed before it wrote its marker or after it removed it
         try:
             said = json.loads(self.read(f"{self.work}/{RECORD}") or b"")
             return isinstance(said["run"], str) and isinstance(said["record"]["settings"], dict)

@@ -1,5 +1,5 @@
-"""What the program asks of the operating system: variables, processes, priorities, temporary folders.
+"""The operating system: environment variables, processes, priorities, temporary folders.
 
-All rooms above may import this one, and it knows nothing of training. Start with `environment.py` for what a run takes
-from its surroundings, and `fork.py` for a child that may die of anything.
+All packages may import this one. It contains nothing about training. Read `environment.py` first for the variables that
+a run depends on, and `fork.py` for child processes.
 """

@@ -1,4 +1,4 @@
-"""A child by fork, and what it tells its parent: words, its standard error in C and C++, and its end."""
+"""A forked child process, with pipes to its parent for its messages and for the standard error of its C code."""
 
 import contextlib
 import json
@@ -14,16 +14,17 @@ from mnist_job.log import Log
 from mnist_job.system import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_KEPT = 65_536  # bytes of standard error
+_KEPT = 65_536  # bytes of the standard error that the parent keeps
 
 _words: int | None = None
 
 
 def tell(**words: Any) -> None:
-    """Tell the parent, if there is one, what it would need to speak in this process's place.
+    """Send facts to the parent, if there is one. The parent needs them to report the failure if this process dies.
 
-    `stage`: the name of the JobError that the run would end as now. `identity`: the run's, as of `dataclasses.asdict`.
-    `ray`: `local` while a Ray of its own is up, the address of a cluster while it is joined, else None.
+    `stage` is the name of the JobError for a failure in the current stage. `identity` is the run's Identity, as from
+    `dataclasses.asdict`. `ray` is `local` while a local Ray runs, the address of a cluster while the process is
+    connected to it, and else None.
     """
     line = json.dumps(words).encode() + b"\n"
     while _words is not None and line:
@@ -32,7 +33,7 @@ def tell(**words: Any) -> None:
 
 @contextlib.contextmanager
 def signals_wait() -> Iterator[set[Any]]:
-    """No handler of SIGNALS runs meanwhile; what comes is heard at the end. Gives the mask of before."""
+    """Block SIGNALS in this context; their handlers run at its end. Yield the former signal mask."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield former
@@ -41,11 +42,12 @@ def signals_wait() -> Iterator[set[Any]]:
 
 
 class Fork:
-    """A child that does `work`, and ends with the exit code that this gives. It ends with its parent, at the latest.
+    """A child process that runs `work` and exits with the exit code that `work` returns. It never outlives its parent.
 
-    Its last word is `done`, that code: without it, it died. By `quiet`, what C and C++ write to its standard error goes
-    to the parent, which keeps the end of it; Python's sys.stderr and `log` remain what they are. Begin it while
-    `signals_wait`, with the `mask` that this gives: no signal then comes before its handler.
+    The child's last message is `done`, its exit code. Without this message, it has died. If `quiet`, the output of C
+    and C++ code to standard error goes to the parent, which keeps the end of it; Python's sys.stderr and `log` do not
+    change. Create the child inside `signals_wait`, with the `mask` that it yields, so that no signal comes before the
+    handlers are set.
     """
 
     def __init__(self, work: Callable[[], int], log: Log, mask: set[Any], *, quiet: bool) -> None:
@@ -65,15 +67,15 @@ class Fork:
         for end in (words[1], lifeline[0], stderr[1]):
             os.close(end)
         self.told: dict[str, Any] = {}
-        self.status: int | None = None  # as of `waitpid`, when it has ended
+        self.status: int | None = None  # the status from `waitpid`, after the child has ended
         self._words, self._stderr, self._lifeline = words[0], stderr[0], lifeline[1]
-        self.pipes = {self._words, self._stderr}  # that it may still write to
+        self.pipes = {self._words, self._stderr}  # those that the child has not closed yet
         self._unread = self._written = b""
         for pipe in self.pipes:
             os.set_blocking(pipe, False)
 
     def look(self) -> bool:
-        """Take what it has written; whether it has ended."""
+        """Read what the child has written. Return whether it has ended."""
         if self.status is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
             self.status = status if ended else None
@@ -84,24 +86,24 @@ class Fork:
         return self.status is not None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal, if it lives."""
+        """Send a signal to the child, unless it has ended."""
         if self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Give back what a child that has ended took."""
+        """Close the pipes of a child that has ended."""
         for end in (self._words, self._stderr, self._lifeline):
             os.close(end)
 
     @property
     def is_ending(self) -> bool:
-        """Whether it can say nothing more."""
+        """Whether the child has closed its pipe, so that no more messages come."""
         return self._words not in self.pipes
 
     @property
     def last_line(self) -> str:
-        """The end of what C and C++ wrote to standard error."""
+        """The last line that C and C++ code wrote to standard error."""
         lines = [line.strip() for line in self._written.decode(errors="replace").splitlines() if line.strip()]
         return lines[-1][-300:] if lines else ""
 
@@ -117,7 +119,7 @@ class Fork:
 
 
 def _part_from_stderr(log: Log, pipe: int) -> None:
-    """Standard error remains Python's; what writes to its number, as C and C++ do, writes to the pipe."""
+    """Redirect file descriptor 2, which C and C++ code writes to, to the pipe. Keep Python's standard error."""
     with contextlib.suppress(OSError):  # it may be closed
         real = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
         log.follow(sys.stderr, real)
@@ -132,9 +134,9 @@ def _do(work: Callable[[], int], words: int, mask: set[Any]) -> NoReturn:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = work()
-    except KeyboardInterrupt:  # between its last line and here
+    except KeyboardInterrupt:  # a signal after the last line of `work`
         pass
-    except BaseException:  # noqa: BLE001 the frames below are the parent's
+    except BaseException:  # noqa: BLE001 it must not reach the frames of the parent's code
         traceback.print_exc()
         code = 1
     finally:
@@ -143,4 +145,4 @@ def _do(work: Callable[[], int], words: int, mask: set[Any]) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         tell(done=code)
-        os._exit(code)  # what Python does at its end is the parent's to do
+        os._exit(code)  # Python's exit handlers run only in the parent

@@ -1,4 +1,4 @@
-"""How much of a busy machine a thread takes. (Linux; elsewhere nothing changes.)"""
+"""The CPU priority of threads on Linux. On other systems, nothing changes."""
 
 import contextlib
 import os
@@ -7,20 +7,20 @@ from pathlib import Path
 
 
 def yield_to_others() -> None:
-    """From now on this thread, and what it starts, runs only where a CPU has nothing else to do."""
-    if sys.platform == "linux":  # of which this is a thread's, not the process's
-        with contextlib.suppress(OSError):  # a sandbox's kernel may not know of it: then the thread takes its share
+    """Run this thread, and those that it starts, only when a CPU is idle."""
+    if sys.platform == "linux":  # where the scheduling policy belongs to the thread, not to the process
+        with contextlib.suppress(OSError):  # a sandbox may not support it: then the priority stays normal
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def take_full_share() -> bool:
-    """Let no thread of this process yield any more. False where that is not allowed.
+    """Give all threads of this process the normal priority again. Return whether that is allowed.
 
-    Without privileges Linux allows it within RLIMIT_NICE (sched(7)), whose usual value allows it to nobody.
+    Without privileges, Linux allows it only within RLIMIT_NICE (sched(7)), whose usual value does not allow it.
     """
     if sys.platform != "linux":
         return True
-    while yielding := [thread for thread in _threads() if _yields(thread)]:  # one may have started another meanwhile
+    while yielding := [thread for thread in _threads() if _yields(thread)]:  # a thread may have started another one
         for thread in yielding:
             try:
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
@@ -38,5 +38,5 @@ def _threads() -> list[int]:
 def _yields(thread: int) -> bool:
     try:
         return os.sched_getscheduler(thread) == os.SCHED_IDLE
-    except OSError:  # it has ended, or a sandbox does not tell
+    except OSError:  # the thread has ended, or a sandbox does not support it
         return False

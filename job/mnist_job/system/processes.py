@@ -1,6 +1,7 @@
-"""What the supervising process asks of the system about processes; on Linux, where it can.
+"""Functions of the supervising process to watch and kill other processes, on Linux.
 
-Elsewhere a parent learns no more than its child's end: processes that the child started are then ended by Ray alone.
+On other systems, a parent notices only the end of its child. The processes that the child has started are then stopped
+only by Ray.
 """
 
 import contextlib
@@ -13,21 +14,21 @@ import time
 from pathlib import Path
 
 RAYLET = "mnist-job-node"
-"""What the raylet of a local Ray is called, so that nobody else's Ray finds it."""
+"""The name of the raylet's process in a local Ray, so that other programs do not find this Ray."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # include/uapi/linux/prctl.h
-_UNKILLABLE_SECONDS = 10.0  # a process that waits for a device does not hear SIGKILL
+_UNKILLABLE_SECONDS = 10.0  # a process that waits for a device does not end at a SIGKILL
 
 
 def adopt_orphans() -> None:
-    """From now on, what this process's descendants leave behind becomes its child, and can be ended by it."""
+    """Become the parent of all orphaned descendants from now on, so that this process can kill them."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent(parent: int, lifeline: int) -> None:
-    """End this process, whatever it is doing, when its parent ends.
+    """Let the system kill this process when its parent ends.
 
-    `lifeline` is the reading end of a pipe whose other end the parent holds: for systems without prctl.
+    `lifeline` is used on systems without prctl: the reading end of a pipe whose other end the parent keeps open.
     """
     if not _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
         threading.Thread(target=_end_after, args=[lifeline], name="lifeline", daemon=True).start()
@@ -49,7 +50,7 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def children(parent: int) -> dict[int, str]:
-    """The programs' names of a process's children, by their ids; none where the system does not tell."""
+    """Return the program names of a process's children, by their ids. They are empty if the system has no such list."""
     found = {}
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
@@ -59,14 +60,14 @@ def children(parent: int) -> dict[int, str]:
 
 
 def watched(process: int) -> int | None:
-    """A file that becomes readable when the process ends; None where the system has no such files."""
+    """Return a file descriptor that becomes readable when the process ends, or None if the system has none."""
     with contextlib.suppress(OSError, AttributeError):
         return os.pidfd_open(process)
     return None
 
 
 def exit_status(process: int) -> int | None:
-    """The status, as of `waitpid`, of a process that has ended and that its parent has not asked for; else None."""
+    """Return the `waitpid` status of a process that has ended but was not waited for, else None."""
     with contextlib.suppress(OSError, ValueError):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         if fields[0] == "Z":
@@ -75,14 +76,14 @@ def exit_status(process: int) -> int | None:
 
 
 def signal_name(number: int) -> str:
-    """`SIGKILL`, or its number where that has no name."""
+    """Return the name of a signal, such as `SIGKILL`, or a text with its number if it has no name."""
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
 
 
 def end_all_children(spared: set[int]) -> None:
-    """Kill this process's children but for the `spared` ones, and what they leave behind, until there are no more."""
+    """Kill all children of this process except `spared`, and then the orphans that they leave, until none is left."""
     deadline = time.monotonic() + _UNKILLABLE_SECONDS
     while (left := set(children(os.getpid())) - spared) and time.monotonic() < deadline:
         for child in left:

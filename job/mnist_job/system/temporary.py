@@ -1,9 +1,9 @@
-"""A private temporary folder, removed at its end, and by a later run of the same user where its process was killed.
+"""A private temporary folder that is removed at the end. If the process was killed, a later run removes it.
 
-TensorFlow, Ray and others leave files in the temporary folder. While `private` is open, TMPDIR names a folder of its
-own, for this process and those that it starts: what lies there can be removed whole. A folder is shown to be one of
-these by its name, its owner and a marker, on which its process holds a lock: a file lock goes with the processes that
-inherited it by fork, and is not passed on to other programs.
+TensorFlow, Ray and other libraries leave files in the temporary folder. Inside `private`, TMPDIR is a new folder, for
+this process and those that it starts, so that all these files can be removed together. A later run recognizes such a
+folder by its name, its owner and a marker file. A running process holds a lock on the marker, which the kernel releases
+when the process and its forked children have ended.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from pathlib import Path
 PREFIX = "mnist-job-"
 MARKER = "made-by-mnist-job"
 
-_opened: tuple[Path, str | None] | None = None  # this process's folder, and TMPDIR as it was before
+_opened: tuple[Path, str | None] | None = None  # this process's folder, and the former TMPDIR
 
 
 @contextlib.contextmanager
 def private(places: Sequence[str] = ()) -> Iterator[Path]:
-    """The private folder of this process, made in the first of `places` that can be written; else where TMPDIR says.
+    """Make a private folder for this context, in the first of `places` that is writable, or else in TMPDIR.
 
-    What former runs of this user left there is removed first. Inside another `private`, gives that one's folder.
-    Raises OSError if no place can be written.
+    First remove the folders that killed runs of this user have left there. Inside another `private`, yield that one's
+    folder. Raises OSError if no place is writable.
     """
     global _opened
     if _opened is not None:
@@ -47,7 +47,7 @@ def private(places: Sequence[str] = ()) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def as_before() -> Iterator[None]:
-    """TMPDIR as it was before `private`: there `ray start` leaves the address that `auto` looks for."""
+    """Restore the former TMPDIR in this context. `ray start` stores there the address that `auto` looks for."""
     if _opened is None:
         yield
         return
@@ -64,11 +64,11 @@ def _use(folder: str | None) -> None:
         os.environ.pop("TMPDIR", None)
     else:
         os.environ["TMPDIR"] = folder
-    tempfile.tempdir = None  # it remembers
+    tempfile.tempdir = None  # let tempfile read TMPDIR again
 
 
 def _made(*places: str) -> tuple[Path, int]:
-    """A new folder, and the locked marker in it."""
+    """Make a new folder. Return it and the locked marker in it."""
     for place in places[:-1]:
         with contextlib.suppress(OSError):
             return _made(place)
@@ -77,16 +77,16 @@ def _made(*places: str) -> tuple[Path, int]:
     new = folder / f"{MARKER}.new"
     held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX)
-    new.rename(folder / MARKER)  # under its name it was never without the lock
+    new.rename(folder / MARKER)  # renamed after locking, so that another run never sees it unlocked
     return folder, held
 
 
 def _clear(place: str) -> None:
-    """Remove the folders in `place` that this user's processes made and that none of them holds any more."""
+    """Remove the folders in `place` that processes of this user made, if no process uses them any more."""
     with os.scandir(place) as entries:
         left = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
     for path in left:
-        with contextlib.suppress(OSError):  # it is another user's, in use, or not ours
+        with contextlib.suppress(OSError):  # it is in use, or was made by another user or program
             held = _abandoned(path)
             try:
                 _remove(Path(path), held)
@@ -95,7 +95,7 @@ def _clear(place: str) -> None:
 
 
 def _abandoned(path: str) -> int:
-    """The marker of such a folder, locked. Raises OSError if it is none, or in use."""
+    """Lock the marker of an abandoned folder and return it. Raises OSError if this is no such folder, or is in use."""
     folder = _open_folder(path)
     try:
         marker = os.open(MARKER, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder)
@@ -113,7 +113,7 @@ def _abandoned(path: str) -> int:
 
 
 def _open_folder(path: str) -> int:
-    """Of this user, and no link. Raises OSError."""
+    """Open a folder of this user, without following a link. Raises OSError."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     if os.fstat(folder).st_uid != os.geteuid():
         os.close(folder)
@@ -122,7 +122,7 @@ def _open_folder(path: str) -> int:
 
 
 def _remove(path: Path, held: int) -> None:
-    """Remove a folder whose marker is `held`; the marker last, so that what cannot be removed yet is found again."""
+    """Remove a folder whose marker is `held`. Remove the marker last, so that a later run can retry after a failure."""
     with contextlib.suppress(OSError):
         folder = _open_folder(str(path))
         try:

@@ -1,5 +1,5 @@
-"""The training loop and what it is made of. TensorFlow is imported here, by the workers alone.
+"""The training loop and its parts. Only the workers import the modules that need TensorFlow.
 
-`distributed` imports this room for the workers, others only what is told of their progress and where checkpoints are.
-Start with `loop.py`, which a newcomer reads in one sitting.
+`distributed` imports this package to start the loop. Other packages import only `progress.py` and `checkpoint.py`.
+Read `loop.py` first: it is the whole loop in one file.
 """

@@ -1,6 +1,6 @@
-"""What the training loop asks for its batches, and need not know: where they come from.
+"""The batches of the training loop.
 
-Here from a constant on the device. A stream of larger data would be another class with the same members.
+`ResidentBatches` keeps all data on the device. A class that streams larger data would have the same members.
 """
 
 import math
@@ -20,26 +20,25 @@ WORD_BYTES = 8
 
 @dataclass(frozen=True)
 class Share:
-    """Which worker this is, of how many."""
+    """The rank of this worker, and the number of workers."""
 
     rank: int
     workers: int
 
     def of(self, batch_size: int) -> int:
-        """The images of a global batch that one worker takes; where they do not divide, the last ones take fewer."""
+        """Return how many images of a global batch a worker takes. The last workers may take fewer."""
         return -(-batch_size // self.workers)
 
 
 class ResidentBatches:
-    """A split that stays on the device as uint8; a batch is gathered from it by that epoch's order.
+    """A split whose images stay on the device as uint8. Each batch is gathered from them in the epoch's order.
 
-    Each global batch is cut into one part for each worker, of equal size: XLA and collectives want fixed shapes. Where
-    the batch does not divide the data, or the workers do not divide the batch, the parts are filled up with image 0 at
-    weight 0, so every image counts exactly once.
+    Each global batch is divided into parts of equal size, one for each worker: XLA and collectives need fixed shapes.
+    A part that has too few images is padded with image 0 at weight 0, so every image counts exactly once.
     """
 
     def __init__(self, split: Split, batch_size: int, share: Share, seed: int | None = None) -> None:
-        """`seed` shuffles anew for each epoch; without it the order is that of the data."""
+        """Put the split on the device. With a `seed`, each epoch has another random order; without one, the data's."""
         self._batch_size, self._share, self._seed = batch_size, share, seed
         self._samples = len(split)
         self._image_shape = split.images.shape[1:]
@@ -48,31 +47,36 @@ class ResidentBatches:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; the last may be a smaller one."""
+        """The number of batches in an epoch. The last batch may be smaller."""
         return -(-self._samples // self._batch_size)
 
     def reached(self, images: float) -> tuple[int, int]:
-        """The step of an epoch after which the first worker has had so many images, and how many all have had then."""
+        """Return the step after which the first worker has trained on `images` images of the epoch, and the number of
+        images that all workers together have trained on by then.
+        """
         step = math.ceil(images / self._share.of(self._batch_size))
         return step, min(step * self._batch_size, self._samples)
 
     def plan(self, epoch: int) -> Plan:
-        """This worker's part of an epoch: which images (int32, steps x part), with which weights (float32, likewise).
+        """Return this worker's part of an epoch: the indices of its images (int32) and their weights (float32).
 
-        A weight is 1 / images in the global batch, so weighted losses sum over all workers to the batch's mean loss.
-        The order depends on (seed, epoch) alone.
+        Both have the shape steps x part. A weight is 1 / (images in the global batch), so the sum of the weighted
+        losses over all workers is the batch's mean loss. The order depends only on the seed and the epoch.
         """
         indices, weights = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
         return tf.constant(indices), tf.constant(weights)
 
     @property
     def plan_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-        """Shapes and types of a plan: the same for each epoch."""
+        """The shapes and types of a plan. They are the same for each epoch."""
         shape = (self.steps, self._share.of(self._batch_size))
         return tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)
 
     def batch(self, plan: Plan, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """This worker's part of batch `step`: images (uint8, part x image shape), labels (int32), weights (float32)."""
+        """Return this worker's part of batch `step`.
+
+        It has images (uint8, part x image shape), labels (int32) and weights (float32).
+        """
         indices, weights = plan
         chosen = indices[step]
         pixels = tf.reshape(tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (len(chosen), -1))
@@ -81,11 +85,12 @@ class ResidentBatches:
 
 
 def on_device(pixels: Images) -> Tensor:
-    """uint8 rows as rows of int64 words, filled up with zeros, on the device.
+    """Put rows of uint8 on the device, as rows of int64 words that are padded with zeros.
 
-    Eight pixels to a word, because TensorFlow has no GPU kernel that gathers uint8: each step would gather on the CPU,
-    and copy the data there first. (int32 would stay in the host's memory.) By DLPack, because tf.constant holds the
-    data three times while it copies; TensorFlow aborts on an address that is not aligned, so such rows are copied.
+    A word holds eight pixels, because TensorFlow has no GPU kernel that gathers uint8: it would copy the data to the
+    CPU at each step and gather there. (TensorFlow keeps int32 in the host's memory.) The transfer uses DLPack, because
+    tf.constant needs three times the memory while it copies. TensorFlow aborts if an address is not aligned, so such
+    rows are copied first.
     """
     row = pixels.shape[1]
     if row % WORD_BYTES or pixels.ctypes.data % ALIGNMENT_BYTES or not pixels.flags.c_contiguous:
@@ -103,7 +108,7 @@ def on_device(pixels: Images) -> Tensor:
 def plan(
     samples: int, batch_size: int, share: Share, seed: int | None, epoch: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.float32]]]:
-    """`ResidentBatches.plan` in NumPy."""
+    """Return the plan of `ResidentBatches.plan` as NumPy arrays."""
     order = np.arange(samples) if seed is None else np.random.default_rng((seed, epoch)).permutation(samples)
     steps, part = -(-samples // batch_size), share.of(batch_size)
     slots = np.full(steps * batch_size, -1, np.int32)

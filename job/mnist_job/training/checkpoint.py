@@ -1,9 +1,9 @@
-"""Checkpoints: after each epoch a folder with the model, the optimizer's variables and the epochs so far.
+"""Checkpoints: after each epoch, a folder with the model, the optimizer's variables and the history.
 
-All that a resume needs: the order of the data and the learning rate follow from the seed, the epoch and the optimizer's
-step count. A manifest with the SHA-256 of each file is moved into the folder last. A folder without one was never
-finished, and is passed over; one whose files are not those of its manifest was damaged later. Whoever restores a
-checkpoint, or takes the model from it, is told the checksums that its manifest had when it was chosen.
+A run needs nothing else to resume: the order of the data and the learning rate follow from the seed, the epoch and the
+optimizer's step count. The manifest, with the SHA-256 of each file, is moved into the folder last. A folder without a
+manifest was not finished and is skipped. If a file does not match the manifest, it was damaged later. The manifest is
+read once, when a checkpoint is chosen. All later readers of the files get its checksums, and check them.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from mnist_job.errors import TrainingError
 from mnist_job.storage import files, owned
 from mnist_job.training.progress import Epoch
 
-if TYPE_CHECKING:  # the driver, which does without TensorFlow, asks this module where the model lies
+if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
     import keras
 
 MODEL = "model.keras"
@@ -35,10 +35,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are those of its manifest. `damaged` tells of newer ones whose files are not.
+    """An intact checkpoint: its files match its manifest. `damaged` describes newer checkpoints that are not intact.
 
-    `manifest` gives the SHA-256 of each file. `workers` trained its last epoch; None in checkpoints of before that was
-    kept.
+    `manifest` has the SHA-256 of each file. `workers` is the number of workers that trained its last epoch; it is None
+    in old checkpoints, which did not record it.
     """
 
     filesystem: fs.FileSystem
@@ -55,12 +55,12 @@ class Checkpoint:
 
 
 class Changed(OSError):  # noqa: N818 what happened
-    """A checkpoint is not what it was when it was chosen. It may pass: another one is chosen when all start again."""
+    """A checkpoint has changed since it was chosen. A restart of all workers chooses another one."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder. Those that this object saves carry `run` in their names, and no other's."""
+    """The checkpoints in a folder. The names of those that this object saves contain `run`, which no other run has."""
 
     filesystem: fs.FileSystem
     folder: str
@@ -69,9 +69,9 @@ class Checkpoints:
     def save(
         self, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch], workers: int
     ) -> None:
-        """Write a checkpoint, then remove the oldest beyond those kept, and unfinished ones. Raises OSError.
+        """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
-        `workers` trained its last epoch.
+        `workers` is the number of workers that trained the last epoch.
         """
         variables = io.BytesIO()
         np.savez(variables, *(np.asarray(variable) for variable in optimizer.variables))
@@ -91,16 +91,16 @@ class Checkpoints:
         self._remove_old()
 
     def newest(self) -> Checkpoint | None:
-        """The last checkpoint that is intact, or None before the first.
+        """Return the newest intact checkpoint, or None if no checkpoint was saved yet.
 
-        Raises TrainingError where there should be one, and none is intact; OSError where they cannot be read.
+        Raises TrainingError if there are checkpoints but none is intact, and OSError if they cannot be read.
         """
         damaged = []
         for name in self._newest_first():
             path = f"{self.folder}/{name}"
             try:
                 if not self._is_complete(name):
-                    if int(name[:7]) > 1:  # then the one before it was finished
+                    if int(name[:7]) > 1:  # the checkpoint before it must have been finished
                         damaged.append(f"{name} has no {MANIFEST}")
                     continue
                 manifest: dict[str, str] = json.loads(self._read(f"{path}/{MANIFEST}"))
@@ -113,7 +113,7 @@ class Checkpoints:
             return Checkpoint(self.filesystem, path, manifest, history, workers, damaged)
         if damaged:
             raise TrainingError(
-                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from nothing"
+                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from the beginning"
             )
         return None
 
@@ -124,10 +124,10 @@ class Checkpoints:
         network: "keras.Model",
         optimizer: "keras.optimizers.Optimizer",
     ) -> list[Epoch]:
-        """Set the model and the optimizer to the state of the checkpoint at `path`; gives the epochs that led to it.
+        """Load the checkpoint at `path` into the model and the optimizer, and return its history.
 
-        Raises Changed, before anything is set, if a file is not that of `manifest` any more; OSError if one cannot be
-        read.
+        Raises Changed, before it changes anything, if a file does not match `manifest` any more, and OSError if a file
+        cannot be read.
         """
         try:
             contents = {name: self._verified(path, name, manifest) for name in (MODEL, OPTIMIZER, HISTORY)}
@@ -145,11 +145,11 @@ class Checkpoints:
     def _verified(self, path: str, file: str, manifest: Mapping[str, str]) -> bytes:
         content = self._read(f"{path}/{file}")
         if hashlib.sha256(content).hexdigest() != manifest[file]:
-            raise ValueError(f"{file} is not as it was written")
+            raise ValueError(f"{file} has changed since it was written")
         return content
 
     def _remove_old(self) -> None:
-        """Remove complete checkpoints beyond those kept, and unfinished ones older than the newest complete one."""
+        """Remove the oldest complete checkpoints, and unfinished ones that are older than a complete one."""
         complete = 0
         for name in self._newest_first():
             is_complete = self._is_complete(name)

@@ -1,8 +1,8 @@
-"""What each worker runs: the training loop. Ray Train starts it on every worker, with TF_CONFIG naming them all.
+"""The training loop. Ray Train starts it on every worker, with the addresses of all workers in TF_CONFIG.
 
-Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and Keras 2's pays a round of messages for each metric
-of each step. So the loop is written out: one compiled function runs a whole epoch, the data already on the device, and
-the only messages between workers are one exchange of the gradients a step and two of three sums an epoch.
+Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and the one of Keras 2 exchanges messages for each
+metric at each step. So this module has its own loop: one compiled function runs a whole epoch on data that is already
+on the device. The workers exchange the gradients once a step, and the sums of three metrics twice an epoch.
 """
 
 import json
@@ -28,19 +28,20 @@ from mnist_job.training.optimizer import Adam
 from mnist_job.training.progress import Epoch, Spent, Start, Tell
 from mnist_job.training.reporter import Reporter
 
-FIRST_WORKER_SECONDS = 30.0  # then TensorFlow waits for it, in its own way
-VALIDATION_IMAGES_A_STEP = 1024  # a worker; enough to keep a device busy, and few enough for any model
+FIRST_WORKER_SECONDS = 30.0  # after this, TensorFlow waits for the first worker itself
+VALIDATION_IMAGES_A_STEP = 1024  # for each worker: enough to keep a device busy, and few enough for any model
 
 
 def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, tell: Tell, clock: Clock) -> None:
-    """Train to the last epoch, from the last intact checkpoint if there is one; save a checkpoint each epoch.
+    """Train to the last epoch, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
 
-    The first worker tells how it goes. `checked` is what the driver knows of the training data.
+    Only the first worker reports and saves. `checked` describes the training data that the driver has checked.
 
-    Raises DataError for other data than the driver checked, ClusterError where a GPU was asked for and TensorFlow has
-    none, TrainingError where no checkpoint is intact, OSError where one cannot be read or written.
+    Raises DataError if this worker's data is different, ClusterError if a GPU is required and TensorFlow finds none,
+    TrainingError if no checkpoint is intact, and OSError if a checkpoint cannot be read or written.
     """
-    training = verify.load_training(config, checked)  # first: a worker that joined the others must not fail alone
+    # First: after this worker has joined the others, they would wait for it if it failed.
+    training = verify.load_training(config, checked)
     strategy = start_tensorflow(config)
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
@@ -53,7 +54,7 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, t
         network = reference.build(training.image_shape, training.classes, training.scale, config.hidden_layers)
         optimizer = Adam(learning_rate(config, batches.steps))
         optimizer.build(network.trainable_variables)
-    del training  # the device holds it now
+    del training  # free the memory: the data is on the device now
 
     history: list[Epoch] = []
     if (agreed := _agreed_checkpoint(checkpoints, tell, clock, share)) is not None:
@@ -91,7 +92,10 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, t
 
 
 def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
-    """Give TensorFlow the CPUs or the GPU that this worker owns, and join the other workers."""
+    """Let TensorFlow use the CPUs or the GPU of this worker, and join the other workers.
+
+    Raises ClusterError if a GPU is required and TensorFlow finds none.
+    """
     tf.config.threading.set_intra_op_parallelism_threads(config.threads_per_worker)
     tf.config.threading.set_inter_op_parallelism_threads(config.threads_per_worker)
     if config.use_gpu and not tf.config.list_physical_devices("GPU"):
@@ -101,8 +105,8 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
         )
     _await_first_worker()
     tensorflow_private.leave_silent_workers_to_ray(config.worker_timeout)
-    # Without `timeout_seconds`: it starts a thread for each collective, which sleeps for that long (tsl's
-    # SchedClosureAfter), and after some ten thousand steps the process has no thread left. Ray Train's health check
+    # `timeout_seconds` is not set: it would start a thread for each collective that sleeps until the timeout (tsl's
+    # SchedClosureAfter), and after about ten thousand steps no more threads could start. Ray Train's health check
     # finds silent workers instead.
     implementation = tf.distribute.experimental.CommunicationImplementation
     return tf.distribute.MultiWorkerMirroredStrategy(
@@ -113,7 +117,7 @@ def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
 
 
 def _await_first_worker() -> None:
-    """Return when the first worker listens: TensorFlow looks for it once, and then not before a second has passed."""
+    """Wait until the first worker listens. TensorFlow would sleep for a second after its first look."""
     config = json.loads(os.environ["TF_CONFIG"])
     host, _, port = config["cluster"]["worker"][0].rpartition(":")
     started = time.monotonic()
@@ -124,7 +128,7 @@ def _await_first_worker() -> None:
 
 
 def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate, as a function of the optimizer's step where it changes."""
+    """Return the learning rate or, if it changes during training, its schedule: a function of the optimizer's step."""
     if config.learning_rate_schedule == "constant":
         return config.learning_rate
     return keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps_per_epoch)
@@ -137,10 +141,11 @@ def compiled_training(
     batches: ResidentBatches,
     so_far: Tensor,
 ) -> Callable[[Plan], Tensor]:
-    """An epoch of training as one compiled function of its plan.
+    """Compile an epoch of training to one function of the epoch's plan.
 
-    It gives three sums, float64, each batch's before its update: the loss, how many images are classified correctly,
-    and how many there are. The variable `so_far` holds this worker's part of them after each step, for other threads.
+    The function returns three float64 sums over all workers: the loss, the correctly classified images, and all images.
+    Each batch is measured before its update. After each step, the variable `so_far` has this worker's part of the sums,
+    so that another thread can read them.
     """
 
     def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ def compiled_training(
         optimizer.apply(gradients, network.trainable_variables)  # sums over the workers
         return _totals(losses, probabilities, labels, weights)
 
-    # The loop stands outside `strategy.run`: apply_gradients cannot leave its replica from within a nested graph.
+    # The loop is outside `strategy.run`: apply_gradients does not work in a nested graph of a replica.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def epoch(plan: Plan) -> Tensor:
         sums = tf.zeros(3, tf.float64)
@@ -168,9 +173,9 @@ def compiled_training(
 def compiled_validation(
     strategy: tf.distribute.Strategy, network: keras.Model, batches: ResidentBatches
 ) -> Callable[[Plan], Tensor]:
-    """A pass over the validation images as one compiled function of its plan.
+    """Compile a pass over the validation images to one function of its plan.
 
-    It gives three sums, float64: the loss, how many images are classified correctly, and how many there are.
+    The function returns three float64 sums over all workers: the loss, the correctly classified images, and all images.
     """
 
     def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -188,7 +193,7 @@ def compiled_validation(
     return validate  # type: ignore[no-any-return]
 
 
-_cross_entropy = keras.losses.sparse_categorical_crossentropy  # on labels what the categorical one is on one-hot
+_cross_entropy = keras.losses.sparse_categorical_crossentropy  # equals the categorical one on one-hot labels
 
 
 def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -200,7 +205,7 @@ def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tens
 def _agreed_checkpoint(
     checkpoints: Checkpoints, tell: Tell, clock: Clock, share: Share
 ) -> tuple[str, dict[str, str]] | None:
-    """The checkpoint that all workers go on from, the first worker's choice: its path, and its files' SHA-256."""
+    """Return the path and the manifest of the checkpoint that all workers resume from. The first worker chooses it."""
     choice: tuple[str, dict[str, str]] | None = None
     if share.rank == 0:
         newest = checkpoints.newest()

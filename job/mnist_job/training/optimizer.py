@@ -1,4 +1,4 @@
-"""Adam of data-parallel workers. Nearly all of a small model's step is what this module does: see ops/benchmark."""
+"""Adam for data-parallel workers. For a small model, this module takes most of a step's time: see ops/benchmark."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,20 +8,21 @@ import tensorflow as tf
 
 from mnist_job.training.batches import Tensor
 
-FEW_BYTES = 1 << 19  # of gradients; on loopback one message is faster than two up to some 0.7 MB
-# Keys beyond those of MultiWorkerMirroredStrategy's own collectives. All workers trace the same functions in the same
-# order, so they take the same.
+FEW_BYTES = 1 << 19  # up to this size, gradients are sent in one message: on loopback faster up to about 0.7 MB
+# Larger than the keys of MultiWorkerMirroredStrategy's own collectives. All workers trace the same functions in the
+# same order, so they use the same keys.
 GROUP = 1 << 30
 INSTANCES = itertools.count(GROUP)
 
 
 class Adam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
-    """Keras's Adam, from the replicas of a strategy: one message a worker, one pass over the memory a variable."""
+    """Keras's Adam, faster under a strategy: one message from each worker, and one pass over each variable."""
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Sum dense gradients over the workers, and update the variables that the optimizer was built with.
 
-        By TensorFlow's kernel, which does what Keras writes as some ten operations, each over all of the memory.
+        The update is one TensorFlow kernel for each variable. Keras uses about ten operations instead, and each of them
+        reads and writes the whole variable.
         """
         step = tf.cast(self.iterations + 1, tf.float32)
         powers = {"beta1_power": self.beta_1**step, "beta2_power": self.beta_2**step}
@@ -42,10 +43,11 @@ class Adam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
 
 
 def summed(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """The sum over all workers of float32 tensors of known shapes, the same to the last bit on each.
+    """Return the sum of each float32 tensor over all workers. Each worker gets exactly the same bits.
 
-    A ring all-reduce between two workers is two messages of half the gradients, one after the other. To exchange the
-    gradients whole is one, of as many bytes in all; from three workers on it would be more bytes.
+    A ring all-reduce between two workers sends two messages, one after the other, each with half of the gradients. Here
+    each worker sends all its gradients in one message, which is the same number of bytes. With three or more workers it
+    would be more bytes, so they use the all-reduce.
     """
     replica = tf.distribute.get_replica_context()
     workers = replica.num_replicas_in_sync

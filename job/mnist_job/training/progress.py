@@ -1,4 +1,4 @@
-"""What is told of a training in progress: the first worker tells the driver, which shows and keeps it."""
+"""The messages that the first worker sends to the driver during training. The driver displays and stores them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of the history. Losses are means over all images; the learning rate is that of the epoch's first step.
+    """A line of the history. Losses are means over all images. `learning_rate` is that of the epoch's first step.
 
-    Training is measured while the weights change, each batch before its update. (`train_accuracy` is None in histories
-    of before it was measured.)
+    The training loss and accuracy are measured during the epoch, each batch before its update. `train_accuracy` is None
+    in old histories, which did not record it.
     """
 
     epoch: int
@@ -23,10 +23,10 @@ class Epoch:
 
 
 class Progress(NamedTuple):
-    """How far training is, within an epoch: after `step` of its `steps`, counted from 1 like `epoch`.
+    """The progress within an epoch: `step` of `steps` are done. `step` and `epoch` count from 1.
 
-    `train_loss` is the mean over the images of this epoch that the first worker has had: its part of each batch.
-    `images_per_second` is all workers' in this epoch. `remaining_seconds` lead to the end of training.
+    `train_loss` is the mean over the images that the first worker has trained on in this epoch. `images_per_second` is
+    the sum of all workers in this epoch. `remaining_seconds` is the estimated time to the end of training.
     """
 
     epoch: int
@@ -38,9 +38,9 @@ class Progress(NamedTuple):
 
 
 class Start(NamedTuple):
-    """So many workers begin to train, after passing over checkpoints that were damaged.
+    """The start of training on this many workers. `damaged` describes checkpoints that were skipped.
 
-    `node` is the first one's, `phases` are the seconds that it has spent until now.
+    `node` is the first worker's node, and `phases` are the seconds that this worker has spent so far.
     """
 
     workers: int
@@ -50,25 +50,25 @@ class Start(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """The seconds, by phase, that the first worker has spent since its last entry of this kind, or its start."""
+    """The seconds of each phase that the first worker has spent since its last `Spent` or its `Start`."""
 
     phases: dict[str, float]
 
 
 class Restart(NamedTuple):
-    """Workers were lost; all start again from the last checkpoint, if failures are left."""
+    """The loss of workers. All workers restart from the last checkpoint."""
 
     reason: str
 
 
 class End(NamedTuple):
-    """Ray Train has returned."""
+    """The end of training: Ray Train has returned."""
 
 
 News = Start | Progress | Epoch | Restart
-"""What is shown of a run in progress."""
+"""The entries that are displayed."""
 
 Entry = News | Spent | End
 
 Tell = Callable[[Entry], object]
-"""Whom the workers tell."""
+"""A function that the workers call with each entry."""

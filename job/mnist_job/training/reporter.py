@@ -1,6 +1,6 @@
-"""How far the first worker is within an epoch.
+"""Reports of the first worker's progress within an epoch.
 
-An epoch is a single call of a compiled function, so a thread beside it reads the variable in which that keeps its sums.
+An epoch is one call of a compiled function. So another thread reads the variable in which the function keeps its sums.
 """
 
 import threading
@@ -16,10 +16,10 @@ REPORT_SECONDS = 1.0
 
 
 class Reporter:
-    """In the first worker: tells each second, and at each epoch's end, how far it is.
+    """A reporter in the first worker: it sends a Progress each second and at each epoch's end.
 
-    `so_far` is a variable with this worker's sums over the epoch: loss, correct images, images. `done` of the `epochs`
-    were trained before.
+    `so_far` is a variable with this worker's sums over the epoch: the loss, the correct images, all images. `done` is
+    the number of epochs that were trained before this start.
     """
 
     def __init__(self, tell: Tell, so_far: Any, batches: ResidentBatches, epochs: int, *, done: int) -> None:
@@ -29,7 +29,7 @@ class Reporter:
 
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[None]:
-        """While this is open, that epoch is trained. It is over at the end, if no exception says otherwise."""
+        """Report the progress of this epoch while the context is open, and at its end if no error is raised."""
         self._so_far.assign([0.0, 0.0, 0.0])
         began, ended = time.perf_counter(), threading.Event()
         reports = threading.Thread(target=self._report, args=(epoch, began, ended), name="live", daemon=True)
@@ -47,7 +47,7 @@ class Reporter:
 
     def _tell(self, epoch: int, began: float) -> None:
         loss, _, seen = (float(x) for x in self._so_far.numpy())
-        if not seen:  # the first step is not over
+        if not seen:  # the first step has not ended yet
             return
         now = time.perf_counter()
         step, images = self._batches.reached(seen)

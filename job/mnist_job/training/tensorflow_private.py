@@ -1,4 +1,4 @@
-"""What a run uses of TensorFlow beyond its public interface. What a later TensorFlow does not have is done without."""
+"""All uses of TensorFlow's private interface. If a later TensorFlow does not have it, the run works without it."""
 
 import functools
 import inspect
@@ -8,10 +8,10 @@ from tensorflow.python.eager import context
 
 
 def leave_silent_workers_to_ray(worker_timeout: float) -> None:
-    """Have TensorFlow wait for a silent worker for longer than Ray Train does, which is `worker_timeout` seconds.
+    """Let TensorFlow wait longer for a silent worker than Ray Train, which waits for `worker_timeout` seconds.
 
-    TensorFlow itself gives it up after 10 s, and then its error is that of a worker that answers. To be called before
-    the strategy is made, which leaves this to its default.
+    By default TensorFlow waits for 10 s, and then the workers that still answer raise an error, not the silent one.
+    Call this before the strategy is made.
     """
     here: Any = context.context()
     configure = getattr(here, "configure_coordination_service", None)
