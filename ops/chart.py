@@ -1,8 +1,8 @@
-"""Generate what the chart says about the job's settings, its schema and its README: `make chart`.
+"""Generate the parts of chart and documents that repeat the job's settings and the chart's values: `make chart`.
 
-`settings:` in values.yaml comes from mnist_job.config.settings; values.schema.json from that and
-ops/values.schema.yaml; the README's table from values.yaml and its comments. tests/chart fails where one of them is
-not current.
+`settings:` in values.yaml and the tables in docs/settings.md come from mnist_job.config.settings; values.schema.json
+from that and ops/values.schema.yaml; the tables in the chart's README from values.yaml and its comments. tests/chart
+fails if one of them is not current.
 """
 
 import json
@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from mnist_job.config.setting import GROUPS
-from mnist_job.config.settings import JobConfig
+from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.config.sources import flag
 
 CHART = Path(__file__).parent.parent / "charts/mnist-job"
+SETTINGS = Path(__file__).parent.parent / "docs/settings.md"
 SCHEMA = Path(__file__).parent / "values.schema.yaml"
 # The chart decides these: from the release's name, its storage, its workers, its metrics.
 DECIDED = {
@@ -54,6 +56,7 @@ def generated() -> dict[Path, str]:
         CHART / "values.schema.json": json.dumps(_schema(), indent=2) + "\n",
         CHART / "files/affects-result.json": json.dumps(affecting, indent=2) + "\n",
         CHART / "README.md": readme,
+        SETTINGS: _between(SETTINGS.read_text(), "<!-- settings -->\n", "<!-- /settings -->\n", _settings_table()),
     }
 
 
@@ -76,6 +79,22 @@ def _settings_block() -> str:
         lines += textwrap.wrap(sentence, WIDTH - 2, initial_indent="# ", subsequent_indent="# ")
         lines.append(f"{name}: {json.dumps(setting['default'])}")
     return textwrap.indent("\n".join(lines) + "\n", "  ")
+
+
+def _settings_table() -> str:
+    """Return the tables of all settings of `run` and `evaluate`, by groups."""
+    properties = EvaluateConfig.model_json_schema()["properties"] | JobConfig.model_json_schema()["properties"]
+    text = ""
+    for group in GROUPS:
+        text += f"### {group[0].upper()}{group[1:]}\n\n| setting | default | meaning |\n| --- | --- | --- |\n"
+        for name, setting in properties.items():
+            if setting["group"] == group:
+                default = setting["in_effect"] if setting.get("default") is None else setting["default"]
+                shown = ",".join(map(str, default)) if isinstance(default, list) else json.dumps(default).strip('"')
+                cell = "" if default is None or default is False else f"`{shown}`"
+                text += f"| `{flag(name)}` | {cell} | {_cell(setting['description'])} |\n"
+        text += "\n"
+    return text
 
 
 def _schema() -> dict[str, Any]:

@@ -6,7 +6,7 @@
 Each row is a whole process, from its start to its result, on the real MNIST: 10 epochs (Ray's TensorflowTrainer: 2), a
 global batch of 32 where nothing else is said. Rows are repeated three times, interleaved (once with --quick), so that
 a machine that gets slower does so for all of them. `sweep`, the steps by batch and network, is measured once.
-`run` prints the README's tables; `tables` prints them for several machines.
+`run` prints the tables of docs/performance.md; `tables` prints them for several machines.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What was measured, as the README's tables.
+"""What was measured, as tables for README.md and docs/performance.md.
 
 A figure is the median of the machines' medians, with the least and the most of all repetitions on any of them: with one
 machine, of its repetitions. A ratio is taken within one repetition, whose two parts the same machine ran minutes apart.

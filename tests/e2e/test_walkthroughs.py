@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.documents import block
 from tests.e2e.conftest import new_namespace
 from tests.e2e.kube import CHART, Namespace, kubectl, merge, run, wait_until
 from tests.e2e.prometheus import scraping
-from tests.readme import block
 
 DOCUMENT = CHART.parents[1] / "ops/walkthroughs.md"
 DROPPED = 'ALERTS{alertname="MnistJobAccuracyDropped"}'

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.chart.rendering import render
+from tests.documents import block
 from tests.e2e.kube import merge
-from tests.readme import block
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "ops/walkthroughs.md"

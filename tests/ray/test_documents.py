@@ -1,4 +1,4 @@
-"""The README's examples, one after another, as a new user would run them."""
+"""The examples of docs/data.md and docs/models.md, one after another, as a new user would run them."""
 
 import os
 import subprocess
@@ -11,7 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.conftest import PROGRAM, WAIT_SECONDS
-from tests.readme import block
+from tests.documents import ROOT, block
+
+DATA, MODELS = ROOT / "docs/data.md", ROOT / "docs/models.md"
 
 
 def ran(command: list[str], folder: Path) -> str:
@@ -39,9 +41,9 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def test_from_a_folder_of_images_to_a_prediction(photographs):
-    ran([sys.executable, "-c", block("own data")], photographs)
-    printed = ran(["sh", "-ec", block("own run")], photographs)
+    ran([sys.executable, "-c", block("own data", DATA)], photographs)
+    printed = ran(["sh", "-ec", block("own run", DATA)], photographs)
     assert "images: 10 classes, images of 8x8" in printed
-    predicted = ran([sys.executable, "-c", block("predict")], photographs).strip("[]\n").split()
+    predicted = ran([sys.executable, "-c", block("predict", MODELS)], photographs).strip("[]\n").split()
     labels = np.load(photographs / "images.npz")["y_test"][:10]
     assert sum(int(guess) == label for guess, label in zip(predicted, labels, strict=True)) >= 7
