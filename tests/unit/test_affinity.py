@@ -15,7 +15,7 @@ from mnist_job.distributed import affinity
 
 CLAIM = """
 import json, os, sys, threading
-from job import affinity
+from mnist_job.distributed import affinity
 given = affinity.keep_to_own_cpus(int(sys.argv[1]))
 allowed = []
 thread = threading.Thread(target=lambda: allowed.append(os.sched_getaffinity(0)))

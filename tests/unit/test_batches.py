@@ -68,7 +68,7 @@ def test_a_worker_holds_the_data_once(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=x, y_train=np.arange(60_000, dtype=np.uint8) % 10)
     script = """
 import sys, pathlib, tensorflow as tf
-from job import data
+from mnist_job.data import dataset as data
 from mnist_job.config.settings import JobConfig
 from mnist_job.training.batches import ResidentBatches, Share
 def peak():

@@ -116,7 +116,7 @@ def test_data_and_folders_may_have_a_packages_name(tmp_path, monkeypatch):
 
 
 KERAS = """
-from job import environment
+from mnist_job.system import environment
 environment.pin()
 with environment.keras_at_its_defaults():
     import keras

@@ -63,10 +63,11 @@ def test_a_thread_and_what_it_started_take_their_share_again(yielding):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_where_it_is_not_allowed_that_is_said():
     script = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); from job import priority; os.setresuid(65534, 65534, 65534); "
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from mnist_job.system import priority; "
+        "os.setresuid(65534, 65534, 65534); "
         "priority.yield_to_others(); print(priority.take_full_share(), os.sched_getscheduler(0) == os.SCHED_IDLE)"
     )
-    command = [sys.executable, "-c", script, str(Path.cwd())]
+    command = [sys.executable, "-c", script, str(Path("job").absolute())]
     told = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
     assert told.split() == ["False", "True"]
 

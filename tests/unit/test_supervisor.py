@@ -17,7 +17,8 @@ from tests.unit.test_metrics import values
 
 PRELUDE = """
 import os, signal, subprocess, sys, time, warnings
-from job import cli, supervisor
+from mnist_job.cli import main as cli
+from mnist_job.pipeline import supervisor
 from mnist_job.config.settings import JobConfig
 from mnist_job.errors import DataError
 from mnist_job.system.fork import tell
@@ -208,7 +209,9 @@ def test_a_driver_that_does_not_hear_its_timeout_is_ended_as_what_it_was_doing(t
     assert values((tmp_path / "job.prom").read_text())["mnist_job_last_run_succeeded"] == 0
 
 
-@pytest.mark.parametrize("before", ["pass", "from job import processes; processes._prctl = lambda *_: False"])
+@pytest.mark.parametrize(
+    "before", ["pass", "from mnist_job.system import processes; processes._prctl = lambda *_: False"]
+)
 def test_a_driver_ends_with_its_parent_and_the_next_run_clears_up(tmp_path, before):
     """By the kernel; by a thread, on systems whose kernel does not."""
     process, (driver, folder) = started("ready()\ntime.sleep(1000)", tmp_path, before=before)
@@ -236,7 +239,7 @@ def a_local_ray(threads: int) -> str:
     """A driver of many threads, and what stands for its GCS; it ends with the driver, as Ray's does."""
     return f"""
 import shutil, threading
-from job import processes
+from mnist_job.system import processes
 os.symlink(shutil.which("sleep"), "gcs_server")
 tell(ray="local")
 dies_with = lambda: processes._prctl(1, signal.SIGKILL)

@@ -39,7 +39,7 @@ def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
 
 def abandon(place: Path) -> Path:
     """The folder of a process that was killed."""
-    script = "import os; from job import temporary\nwith temporary.private() as it: print(it, flush=True); os._exit(1)"
+    script = "import os; from mnist_job.system import temporary\nwith temporary.private() as it: print(it, flush=True); os._exit(1)"
     left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return Path(left.stdout.strip())
 
@@ -48,7 +48,9 @@ def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(place):
     folder = abandon(place)
     (folder / "session/logs").mkdir(parents=True)
     (folder / "session/logs/raylet.out").write_text("")
-    script = "from job import temporary\nwith temporary.private() as folder: print(folder, flush=True); input()"
+    script = (
+        "from mnist_job.system import temporary\nwith temporary.private() as folder: print(folder, flush=True); input()"
+    )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdin is not None and other.stdout is not None
