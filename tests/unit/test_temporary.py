@@ -39,7 +39,10 @@ def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
 
 def abandon(place: Path) -> Path:
     """The folder of a process that was killed."""
-    script = "import os; from mnist_job.system import temporary\nwith temporary.private() as it: print(it, flush=True); os._exit(1)"
+    script = (
+        "import os; from mnist_job.system import temporary\n"
+        "with temporary.private() as it: print(it, flush=True); os._exit(1)"
+    )
     left = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     return Path(left.stdout.strip())
 
