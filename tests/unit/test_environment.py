@@ -13,6 +13,7 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import DataError, UsageError
 from mnist_job.system import environment
+from tests.conftest import PROGRAM
 from tests.proxy import Proxy
 
 
@@ -99,6 +100,7 @@ def test_a_file_that_would_stand_in_for_a_package_is_refused(tmp_path, monkeypat
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [PROGRAM])
     environment.prepare()  # where nothing is imported from this folder, it may hold what it likes
     sys.path.insert(0, entry.format(folder=tmp_path))
     package = name.partition("/")[0].removesuffix(".py")
