@@ -17,11 +17,16 @@ import numpy as np
 import psutil
 import pytest
 
+import mnist_job
+
 PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 WAIT_SECONDS = 240
 LONG = ("--data", "digits", "--epochs", "100000")
+PARTS = ["job", *sorted(path.stem for path in Path(mnist_job.__file__).parent.iterdir() if path.name[0] != "_")]
+"""Names that a user's own files may have: those of the package's parts, and of the folder that it lies in."""
+
 TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
 
 for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:

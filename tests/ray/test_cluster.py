@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import PROGRAM, RAY, TINY, TOKEN, free_port, job, ray_head
+from tests.conftest import PARTS, PROGRAM, RAY, TINY, TOKEN, free_port, job, ray_head
 from tests.unit.test_metrics import values
 
 
@@ -48,16 +48,20 @@ def test_gpus_that_only_ray_sees_end_the_job_instead_of_training_on_the_cpu(head
         assert not (tmp_path / "runs/mnist-job").exists()
 
 
-def submit(head, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [RAY, "job", "submit", "--address", head["jobs"], "--", PROGRAM, *map(str, arguments)]
+def submit(head, *arguments: object, flags: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", "submit", "--address", head["jobs"], *map(str, flags), "--", PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | TOKEN)
 
 
-def test_ray_job_submit(head, tmp_path):
-    result = submit(head, "run", *TINY, "--output", tmp_path)
+def test_ray_job_submit_whatever_the_files_of_the_working_directory_are_called(head, tmp_path):
+    (tmp_path / "mine/job").mkdir(parents=True)
+    for file in ("job/__init__.py", *(f"{part}.py" for part in PARTS if part not in ("job", "kubernetes"))):
+        (tmp_path / "mine" / file).write_text("raise SystemExit('imported from the working directory')")
+    flags = ("--working-dir", tmp_path / "mine")
+    result = submit(head, "run", *TINY, "--output", tmp_path / "runs", flags=flags)
     assert result.returncode == 0, result.stdout
     assert "test accuracy" in result.stdout
-    assert outcome(tmp_path)["exit_code"] == 0
+    assert outcome(tmp_path / "runs")["exit_code"] == 0
 
 
 def test_ray_job_submit_of_a_job_that_fails(head, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY, job
+from tests.conftest import PARTS, TINY, job
 from tests.proxy import Proxy
 
 RUN = ("run", *TINY)
@@ -35,7 +35,7 @@ def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
     for folder in (clean, stray, stray / "tensorflow", tmp_path / "keras"):
         folder.mkdir()
     assert job(*RUN, cwd=clean).returncode == 0
-    for file in ("keras.py", "numpy.py", "ray.py", "tensorflow/__init__.py"):
+    for file in ("keras.py", "numpy.py", "ray.py", "tensorflow/__init__.py", *(f"{part}.py" for part in PARTS)):
         (stray / file).write_text("raise SystemExit('imported from the current folder')")
     settings = {"floatx": "float16", "epsilon": 0.5, "backend": "jax", "image_data_format": "channels_first"}
     (tmp_path / "keras/keras.json").write_text(json.dumps(settings))
