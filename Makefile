@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
-.PHONY: run test e2e benchmark chart lock clean
+.PHONY: run test e2e e2e-full benchmark chart lock clean
 
 ## Train on scikit-learn's digits with two workers: the whole job, in under a minute once it is installed.
 run: .venv/run
@@ -15,13 +15,17 @@ test: .venv/test
 	@$(call timed,ruff check,$(BIN)/ruff check .)
 	@$(call timed,mypy,$(BIN)/mypy)
 	@$(call timed,imports,$(BIN)/lint-imports --no-logo)
-	@$(call timed,unit tests,$(BIN)/pytest tests/unit $(PYTEST))
-	@$(call timed,chart tests,$(BIN)/pytest tests/chart $(PYTEST))
-	@$(call timed,Ray tests,$(BIN)/pytest tests/ray --durations=10 $(PYTEST))
+	@$(call timed,unit and chart tests,$(BIN)/pytest tests/unit tests/chart $(TWO) $(PYTEST))
+	@$(call timed,Ray tests,$(BIN)/pytest tests/ray $(TWO) -m "not full" --durations=20 $(PYTEST))
 
 ## The chart, on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
-	$(BIN)/pytest tests/e2e --durations=0 $(PYTEST)
+	@$(call timed,end-to-end tests,$(BIN)/pytest tests/e2e -m "not full" --durations=0 $(PYTEST))
+
+## What is too long for each change: all of tests/ray and tests/e2e. Before a release, and after a change that concerns it.
+e2e-full: .venv/test
+	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray --durations=0 $(PYTEST))
+	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
 
 ## This job beside what people would otherwise use: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]
 benchmark: .venv/test .venv-benchmark/installed
@@ -70,6 +74,9 @@ PACKAGE := pip install --quiet --no-deps --editable .
 	$(UV) venv --quiet --clear --python $(BIN)/python .venv-benchmark
 	$(UV) $(INSTALL) --python .venv-benchmark/bin/python -r requirements-benchmark.lock
 	@touch $@
+
+# Two tests at once, which wait for Ray and for timeouts most of the time. Those that share a fixture stay together.
+TWO := --numprocesses 2 --dist loadscope
 
 # $(call timed,NAME,COMMAND): run it, and say how long it took.
 timed = start=$$(date +%s); $(2) && echo "--- $(1): $$(($$(date +%s) - start)) s"

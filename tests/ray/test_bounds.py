@@ -32,7 +32,7 @@ def test_a_run_ends_by_its_timeout(tmp_path):
     assert_ends(job("run", *LONG, "--timeout", "60", cwd=tmp_path), 5, "--timeout 60: the run took longer")
 
 
-@pytest.mark.parametrize("flag", ["--data", "--output"])
+@pytest.mark.parametrize("flag", ["--data", pytest.param("--output", marks=pytest.mark.full)])
 def test_an_object_store_that_never_answers(tmp_path, flag):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"s3://bucket/x.npz?scheme=http&endpoint_override=127.0.0.1:{silent.getsockname()[1]}&region=here"
@@ -67,7 +67,7 @@ def evaluators_of(head: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return [child for child in there if "_Process" in command_line(child)]
 
 
-@pytest.mark.parametrize("phase", ["training", "evaluation"])
+@pytest.mark.parametrize("phase", ["training", pytest.param("evaluation", marks=pytest.mark.full)])
 def test_a_ray_head_that_goes_away(tmp_path, phase):
     with ray_head(tmp_path, "--num-cpus=2") as head:
         run = LONG if phase == "training" else TINY

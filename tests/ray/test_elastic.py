@@ -13,6 +13,7 @@ RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "400", "--wor
 WAIT = ("--start-timeout", "30")
 
 
+@pytest.mark.full
 def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head, (tmp_path / "node.log").open("w") as log:
         process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)

@@ -44,7 +44,9 @@ def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float)
     [
         # batch 50: 3 workers do not divide it, and it does not divide the 1,149 images
         ({"epochs": 4, "batch_size": 50}, 1e-4),
-        ({"epochs": 2, "batch_size": 50, "learning_rate_schedule": "constant"}, 1e-4),
+        pytest.param(
+            {"epochs": 2, "batch_size": 50, "learning_rate_schedule": "constant"}, 1e-4, marks=pytest.mark.full
+        ),
         ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # the first steps, one an epoch
         # more gradients than two workers exchange in one message
         ({"epochs": 2, "batch_size": 50, "hidden_layers": (1024, 256)}, 1e-4),

@@ -39,7 +39,14 @@ def assert_ends_like(folder: Path, undisturbed: Path) -> None:
     assert [path.name for path in (folder / "runs").iterdir()] == ["lost"]
 
 
-@pytest.mark.parametrize("line", ["2 workers have started", "epoch 2/4", "epoch 3/4"], ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("2 workers have started", marks=pytest.mark.full, id="first"),
+        pytest.param("epoch 2/4", id="middle"),
+        pytest.param("epoch 3/4", marks=pytest.mark.full, id="last"),
+    ],
+)
 def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     process = start(*RUN, cwd=tmp_path)
     wait_for(process, line)  # and so it is in the middle of the epoch after that
@@ -83,13 +90,13 @@ def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     assert job(*run, cwd=undisturbed).returncode == 0
-    for number, code in ((signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
         end(start(*run, cwd=tmp_path), number, code)
         assert not (tmp_path / "runs/lost").exists()
     result = job(*run, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     first = next(line for line in result.stdout.splitlines() if line.startswith("epoch "))
-    assert int(first.split()[1].partition("/")[0]) > 3  # three runs have done one or more each
+    assert int(first.split()[1].partition("/")[0]) > 2  # two runs have done one or more each
     ours, theirs = outcome(tmp_path), outcome(undisturbed)
     assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
     assert len(ours["training"]["history"]) == 24
@@ -204,8 +211,10 @@ def writable(disk: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "repair", "sentence"),
-    [(fill, empty, "No space left on device"), (read_only, writable, "Read-only file system")],
-    ids=["full", "read-only"],
+    [
+        pytest.param(fill, empty, "No space left on device", id="full"),
+        pytest.param(read_only, writable, "Read-only file system", marks=pytest.mark.full, id="read-only"),
+    ],
 )
 def test_a_disk_that_takes_no_more_ends_the_run_which_goes_on_later(disk, undisturbed, damage, repair, sentence):
     process = start(*RUN, "--max-failures", "0", cwd=disk)

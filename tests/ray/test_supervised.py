@@ -62,8 +62,17 @@ def assert_told(process: subprocess.Popen[str], sentence: str, textfile: Path) -
     assert values(textfile.read_text())["mnist_job_last_run_succeeded"] == 0
 
 
-@pytest.mark.parametrize(("name", "told"), [(RAYLET, "raylet"), ("gcs_server", "GCS")])
-@pytest.mark.parametrize("phase", ["start", "training", "evaluation"])
+@pytest.mark.parametrize(
+    ("phase", "name", "told"),
+    [
+        ("start", "gcs_server", "GCS"),
+        ("training", RAYLET, "raylet"),
+        pytest.param("start", RAYLET, "raylet", marks=pytest.mark.full),
+        pytest.param("training", "gcs_server", "GCS", marks=pytest.mark.full),
+        pytest.param("evaluation", RAYLET, "raylet", marks=pytest.mark.full),
+        pytest.param("evaluation", "gcs_server", "GCS", marks=pytest.mark.full),
+    ],
+)
 def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     run = LONG if phase == "training" else TINY
     process = start("run", *run, "--workers", "1", "--metrics-textfile", "job.prom", cwd=tmp_path)
@@ -135,6 +144,7 @@ def start_in(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.full
 def test_the_temporary_folder_is_left_as_it_was(own_tmp):
     """By a run that was killed, when the next one has started."""
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (None, 0), (None, 3)):
