@@ -3,29 +3,40 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import RAY, TOKEN, WAIT_SECONDS, free_port, job, kill, ray_head, start, wait_for
+from tests.conftest import RAY, TOKEN, WAIT_SECONDS, Head, free_port, job, kill, ray_head, start, wait_for
 
 RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "400", "--workers", "1:2")
 # A node that left is waited for so long: Ray counts on it still.
 WAIT = ("--start-timeout", "30")
 
 
-@pytest.mark.full
-def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
-    with ray_head(tmp_path, "--num-cpus=1") as head, (tmp_path / "node.log").open("w") as log:
-        process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
-        wait_for(process, "1 worker has started")
-        command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
-        command += [f"--dashboard-agent-listen-port={free_port()}"]
+@contextmanager
+def node_of(head: Head, folder: Path) -> Iterator[None]:
+    """A second node of one CPU, which is lost at the end."""
+    command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    with (folder / "node.log").open("w") as log:
         node = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | TOKEN)
         try:
-            wait_for(process, "2 workers have started")
-            wait_for(process, "epoch ")
+            yield
         finally:
             kill(node)
+
+
+@pytest.mark.full
+def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
+    with ray_head(tmp_path, "--num-cpus=1") as head:
+        process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
+        wait_for(process, "1 worker has started")
+        with node_of(head, tmp_path):
+            wait_for(process, "2 workers have started")
+            wait_for(process, "epoch ")
         wait_for(process, "1 worker has started")
         _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")

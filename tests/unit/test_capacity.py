@@ -7,7 +7,8 @@ import pytest
 import ray
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.distributed import capacity, ray_private
+from mnist_job.distributed import capacity
+from mnist_job.distributed.shortcuts import local_ray
 from mnist_job.errors import ClusterError
 
 
@@ -36,12 +37,12 @@ def reports(monkeypatch, *, v1: dict | None = None, v2: tuple[str, list[str]] = 
 )
 def test_an_autoscaler_is_known_by_its_types_of_nodes(monkeypatch, told, expected):
     reports(monkeypatch, **told)
-    assert ray_private.has_autoscaler() is expected
+    assert local_ray.has_autoscaler() is expected
 
 
 def test_a_ray_without_these_interfaces_has_no_autoscaler(monkeypatch):
     monkeypatch.delattr("ray.experimental.internal_kv._internal_kv_get")
-    assert ray_private.has_autoscaler() is False
+    assert local_ray.has_autoscaler() is False
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def empty_cluster(monkeypatch):
     ids=["none", "a local Ray"],
 )
 def test_without_an_autoscaler_it_is_refused_at_once(monkeypatch, empty_cluster, config, autoscaler):
-    monkeypatch.setattr(ray_private, "has_autoscaler", lambda: autoscaler)
+    monkeypatch.setattr(local_ray, "has_autoscaler", lambda: autoscaler)
     told: list[str] = []
     with pytest.raises(ClusterError, match=r"the workers need 2 x 1 CPU; the cluster's 1 nodes have 0 CPUs"):
         capacity.check(config, told.append)
@@ -67,7 +68,7 @@ def test_an_autoscaler_is_asked_for_the_fewest_workers(monkeypatch, empty_cluste
     """By a placement group, which is taken back at any end."""
     asked, removed, told = [], [], []
     group = SimpleNamespace(wait=lambda _: False)
-    monkeypatch.setattr(ray_private, "has_autoscaler", lambda: True)
+    monkeypatch.setattr(local_ray, "has_autoscaler", lambda: True)
     monkeypatch.setattr(capacity, "placement_group", lambda bundles: asked.append(bundles) or group)
     monkeypatch.setattr(capacity, "remove_placement_group", removed.append)
     config = JobConfig(address="head:6379", workers=workers, cpus_per_worker=3, use_gpu=True, start_timeout=0.1)

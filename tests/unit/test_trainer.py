@@ -3,7 +3,8 @@
 import pytest
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
-from mnist_job.distributed.trainer import _first_cause, _own_words
+from mnist_job.distributed.failures import first_cause
+from mnist_job.distributed.worker import own_words
 
 NODES = ["head", "node-a"]
 SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging for 61.20 seconds. Marking it as dead.")
@@ -27,7 +28,7 @@ SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging f
     ],
 )
 def test_the_worker_that_was_lost_first_is_named_with_its_node(failures, told):
-    assert _first_cause(failures, NODES, 60) == told
+    assert first_cause(failures, NODES, 60) == told
 
 
 def test_a_tensorflow_error_is_told_without_the_places_in_the_program():
@@ -42,5 +43,5 @@ Node: 'while/CollectiveGatherV2'
 Collective ops is aborted by: Connection reset
 by peer
 \t [[{{node while/CollectiveGatherV2}}]] [Op:__inference_train_epoch_1234]"""
-    assert _own_words(message) == "Collective ops is aborted by: Connection reset by peer"
-    assert _own_words("OOM when allocating\ntensor") == "OOM when allocating tensor"
+    assert own_words(message) == "Collective ops is aborted by: Connection reset by peer"
+    assert own_words("OOM when allocating\ntensor") == "OOM when allocating tensor"

@@ -9,7 +9,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from mnist_job.bounds import LOOK_SECONDS, ROOM_SECONDS
 from mnist_job.config.settings import JobConfig, Settings
-from mnist_job.distributed import addresses, ray_private
+from mnist_job.distributed import addresses
+from mnist_job.distributed.shortcuts import local_ray
 from mnist_job.errors import ClusterError
 
 Resources = dict[str, float]
@@ -74,7 +75,7 @@ def _holds(node: Resources, each: Resources) -> int:
 def _can_grow() -> bool:
     """Return whether there is an autoscaler. Wait for its first report: it may have just started."""
     deadline = time.monotonic() + LOOK_SECONDS
-    while (known := ray_private.has_autoscaler()) is None and time.monotonic() < deadline:
+    while (known := local_ray.has_autoscaler()) is None and time.monotonic() < deadline:
         time.sleep(0.5)
     return bool(known)
 

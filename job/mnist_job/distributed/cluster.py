@@ -14,8 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import LOOK_SECONDS
 from mnist_job.config.settings import Settings
-from mnist_job.distributed import addresses, ray_private
+from mnist_job.distributed import addresses
 from mnist_job.distributed.addresses import Address
+from mnist_job.distributed.shortcuts import local_ray
 from mnist_job.errors import ClusterError, JobError, last_line
 from mnist_job.system import temporary
 from mnist_job.system.fork import tell
@@ -48,22 +49,22 @@ def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[N
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     place = address.value
     local: dict[str, Any] = {}
-    replacements = ray_private.signals_kept()
+    replacements = local_ray.signals_kept()
     if address.is_local:
         local = {"_temp_dir": f"{folder}/ray", "include_dashboard": False, "_system_config": LOCAL_RAY}
-        replacements += ray_private.unseen(folder) + (ray_private.lean() if quiet else [])
+        replacements += local_ray.unseen(folder) + (local_ray.lean() if quiet else [])
         _give_token()
     tell(ray=place)
     try:
         with (
             contextlib.nullcontext() if local else temporary.as_before(),
-            ray_private.replaced(replacements),
+            local_ray.replaced(replacements),
             contextlib.chdir(_empty(folder)),
         ):
             if not local:
                 addresses.check_token(address)
                 place = _answering(address)
-                ray_private.check_head(place)
+                local_ray.check_head(place)
             ray.init(
                 address=place,
                 log_to_driver=not quiet,
@@ -106,7 +107,7 @@ def _give_token() -> None:
     """Set a token for the local Ray, so that no other user can connect to it. Ignore the user's variables and files."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):  # if the mode is unset, Ray turns authentication on
         os.environ.pop(name, None)
-    os.environ["RAY_AUTH_TOKEN"] = ray_private.TOKEN
+    os.environ["RAY_AUTH_TOKEN"] = local_ray.TOKEN
 
 
 def _answering(address: Address) -> str:
@@ -116,7 +117,7 @@ def _answering(address: Address) -> str:
         return address.value
     start = "start one (`ray start --head`), give HOST:PORT, or leave it out to start a local Ray for this job"
     try:
-        place = ray_private.found()
+        place = local_ray.found()
     except ConnectionError as error:
         raise ClusterError(f"{address}: no Ray cluster runs on this machine; {start}") from error
     if place != "auto":

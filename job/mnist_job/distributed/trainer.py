@@ -2,30 +2,33 @@
 
 import contextlib
 import os
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
 
-from mnist_job.bounds import RESIZE_SECONDS, worth_a_restart
+from mnist_job.bounds import RESIZE_SECONDS
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
-from mnist_job.distributed import affinity, cluster
+from mnist_job.distributed import cluster, failures, fitting, worker
+from mnist_job.distributed.backend import TensorFlowBackendConfig
 from mnist_job.distributed.journal import Journal
-from mnist_job.distributed.ray_train import SWITCHES, TensorFlowBackendConfig, Trainer, refusal
-from mnist_job.errors import JobError, TrainingError, last_line
+from mnist_job.errors import TrainingError
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
-from mnist_job.system import environment, temporary
-from mnist_job.system.lean import needless_hidden
 from mnist_job.training.checkpoint import Checkpoint, Checkpoints
 from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spent, Start
+
+# Environment variables that Ray Train's controller reads.
+SWITCHES = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at the end of a run, Ray Train waits for its next poll
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # not needed: there is a checkpoint after each epoch
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # all paths are absolute
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would change the logging of this process
+}
 
 
 @dataclass(frozen=True)
@@ -59,48 +62,42 @@ def train(
     journal = Journal()
     backend = TensorFlowBackendConfig()
 
-    def on_loss(failure: WorkerGroupError, again: bool) -> None:
-        cluster.check_head_answers()
+    def on_loss(lost: dict[int, Exception], again: bool) -> None:
         if again:
-            journal.write(Restart(_first_cause(failure.worker_failures, backend.nodes, config.worker_timeout)))
+            journal.write(Restart(failures.first_cause(lost, backend.nodes, config.worker_timeout)))
 
     least, most = config.least_workers, config.most_workers
-    trainer = Trainer(
-        _worker,
-        on_loss,
-        train_loop_config={
-            "config": config,
-            "checked": checked,
-            "checkpoints": checkpoints,
-            "tell": journal.write,
-            "own_cpus": cluster.is_local(config) and not config.use_gpu,
-        },
-        backend_config=backend,
-        scaling_config=ScalingConfig(
-            num_workers=least if least == most else (least, most),
-            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
+    loop = {
+        "config": config,
+        "checked": checked,
+        "checkpoints": checkpoints,
+        "tell": journal.write,
+        "own_cpus": cluster.is_local(config) and not config.use_gpu,
+    }
+    scaling = ScalingConfig(
+        num_workers=least if least == most else (least, most),
+        elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        use_gpu=config.use_gpu,
+        resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.use_gpu else {})},
+    )
+    run = RunConfig(
+        # For Ray's own records. Each run has another name, so that Ray restores nothing from an earlier run.
+        name=f"ray-{checkpoints.run}",
+        storage_path=folder.work,
+        storage_filesystem=folder.filesystem,
+        failure_config=FailureConfig(
+            max_failures=config.max_failures,
+            controller_failure_limit=config.max_failures,
+            max_preemption_failures=config.max_failures,
         ),
-        run_config=RunConfig(
-            # For Ray's own records. Each run has another name, so that Ray restores nothing from an earlier run.
-            name=f"ray-{checkpoints.run}",
-            storage_path=folder.work,
-            storage_filesystem=folder.filesystem,
-            failure_config=FailureConfig(
-                max_failures=config.max_failures,
-                controller_failure_limit=config.max_failures,
-                max_preemption_failures=config.max_failures,
-            ),
-            logging_config=LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
-        ),
+        logging_config=LoggingConfig(log_level="INFO" if config.verbose else "CRITICAL"),
     )
 
     follower = _Follower(journal, clock, on_entry)
     follower.start()
     failure = None
     try:
-        trainer.fit()
+        fitting.fit(worker.work, on_loss, run, train_loop_config=loop, scaling_config=scaling, backend_config=backend)
     except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
         failure = error
     finally:
@@ -108,10 +105,11 @@ def train(
         follower.join()  # before Ray is shut down: a later call to Ray would crash the process
         clock.ended("worker_stop")
     if failure is not None:
-        if (refused := refusal(failure)) is not None:
+        if (refused := failures.refusal(failure)) is not None:
             raise refused from failure
         cluster.check_head_answers()
-        raise TrainingError(f"training failed: {_reason(failure, backend.nodes, config.worker_timeout)}") from failure
+        reason = failures.reason(failure, backend.nodes, config.worker_timeout)
+        raise TrainingError(f"training failed: {reason}") from failure
     last = checkpoints.newest()
     if last is None or len(last.history) != config.epochs:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
@@ -147,69 +145,3 @@ class _Follower(threading.Thread):
                         self._clock.ended("training", phases)
                     case Progress() | Epoch() | Restart():
                         self._on_entry(entry)
-
-
-def _worker(arguments: dict[str, Any]) -> None:
-    """Run the loop on a worker. TensorFlow is imported here, after its environment variables are set."""
-    config = arguments["config"]
-    environment.pin()
-    if not config.verbose:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    if arguments["own_cpus"]:
-        affinity.keep_to_own_cpus(config.threads_per_worker)
-    clock = Clock()
-    with needless_hidden(), environment.keras_at_its_defaults():
-        from mnist_job.training import loop
-
-    clock.ended("imports")
-    try:
-        with temporary.private():
-            loop.train(config, arguments["checked"], arguments["checkpoints"], arguments["tell"], clock)
-    except JobError:
-        raise
-    except Exception as error:
-        # As text: a TensorFlow exception would make the driver import TensorFlow to unpickle it.
-        text = f"{type(error).__name__}: {_own_words(str(error))}"
-        if worth_a_restart(error):
-            raise WorkerError(text) from error
-        raise TrainingError(f"training failed: {text} (--verbose shows where)") from error
-
-
-def _own_words(message: str) -> str:
-    """Return a TensorFlow error without the traceback at its start and the graph nodes at its end."""
-    *_, words = re.split(r"^Node: '.*'$", message, flags=re.MULTILINE)
-    return " ".join(words.partition("[[{{")[0].split())[:500]
-
-
-class WorkerError(Exception):
-    """An error of a worker's loop, as text. A restart of all workers may solve it."""
-
-
-def _reason(error: Exception, nodes: list[str], worker_timeout: float) -> str:
-    if isinstance(error, WorkerGroupError):
-        return _first_cause(error.worker_failures, nodes, worker_timeout)
-    return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
-
-
-_DEAD = "the process of {worker} died (killed, perhaps because it ran out of memory, or its node was lost)"
-# Parts of Ray's messages about a lost worker, and the sentence for each. The first that fits is used.
-_FATES = {
-    "out of memory issue": "{worker} was killed because its node or pod ran out of memory; "
-    "give it more memory, or use a smaller model, batch or data set",
-    "worker process has died": _DEAD,
-    "actor died": _DEAD,
-    "health check has been hanging": "{worker} did not answer for {seconds:g} seconds (--worker-timeout)",
-}
-
-
-def _first_cause(failures: dict[int, Exception], nodes: list[str], worker_timeout: float) -> str:
-    """Return the failure that caused the others: when a worker dies, the workers that wait for it fail too."""
-
-    def worker(rank: int) -> str:
-        return f"worker {rank} on node {nodes[rank]}" if rank < len(nodes) else f"worker {rank}"
-
-    for told, sentence in _FATES.items():
-        ranks = [rank for rank, error in failures.items() if told in str(error)]
-        if ranks:
-            return sentence.format(worker=worker(min(ranks)), seconds=worker_timeout)
-    return f"{worker(min(failures))}: {last_line(failures[min(failures)])}"

@@ -1,25 +1,19 @@
-"""Changes to Ray Train: a light driver, a controller in the driver's process, and fewer helper processes.
-
-The driver does not import TensorFlow, which is the slowest step of a worker's start. Ray's own TensorflowTrainer would
-import it in the driver, too, before the workers may start.
+"""Ray Train's controller in the driver's process, and fewer helper processes.
 
 Ray Train starts its controller in a process of its own. Here it runs in the driver's process: the workers start 1.4 s
-earlier, and this module can decide what to do about a failure.
+earlier, and the driver decides what to do about a failure, at once.
 
 Four helper processes are not started; each would import Ray Train (1.5 s of CPU). They serve Ray Data, request nodes
 from an autoscaler (which sees the workers' placement group without that), clean up after a controller that dies before
-its job, and warn of preemptions. (Measured with Ray 2.60 on two cores.)
+its job, and warn of preemptions.
 """
 
 import asyncio
-import json
-import os
-import socket
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
@@ -29,26 +23,33 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
+from mnist_job.distributed import cluster
+from mnist_job.distributed.failures import refusal
+from mnist_job.distributed.fitting import OnLoss
 from mnist_job.errors import JobError
 
-# Environment variables that Ray Train's controller reads.
-SWITCHES = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at the end of a run, Ray Train waits for its next poll
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # not needed: there is a checkpoint after each epoch
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # all paths are absolute
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would change the logging of this process
+_SIGNATURES: dict[Callable[..., Any], list[str]] = {
+    DataParallelTrainer._create_default_callbacks: ["self"],
+    DataParallelTrainer._initialize_and_run_controller: ["self", "controller_init_kwargs"],
+    WorkerGroup._init_train_context_on_workers: ["self", "workers", "sync_actor", "train_context_args"],
+    DefaultFailurePolicy.make_decision: ["self", "training_failed_error"],
+    FixedScalingPolicy.after_controller_start: ["self", "train_run_context"],
+    FixedScalingPolicy._maybe_send_resource_request: ["self"],
 }
+"""What is replaced below, with its parameters."""
 
 
-OnLoss = Callable[[WorkerGroupError, bool], None]
+def fits() -> bool:
+    """Return whether the installed Ray has what is replaced here, in the form that this module knows."""
+    attributes = hasattr(TrainController, "worker_group_cls") and hasattr(TrainController, "get_result")
+    return attributes and all(list(inspect.signature(one).parameters) == names for one, names in _SIGNATURES.items())
 
 
 class Trainer(DataParallelTrainer):
     """A trainer that runs Ray Train's controller in this process.
 
-    `on_loss` is called when workers are lost, with the failure and whether all workers will restart. If it raises a
-    JobError, `fit` raises the same. A JobError of a worker ends the run without a retry, even if `failure_config`
-    allows one: `fit` raises a failure in which `refusal` finds it.
+    `fit` raises ClusterError if workers are lost because the head is. A JobError of a worker ends the run without a
+    retry, even if `failure_config` allows one: `fit` raises a failure in which `refusal` finds it.
     """
 
     def __init__(self, worker: Callable[..., None], on_loss: OnLoss, **arguments: Any):
@@ -107,9 +108,10 @@ class _FailurePolicy(DefaultFailurePolicy):
         decision = super().make_decision(training_failed_error)
         if isinstance(training_failed_error, WorkerGroupError):
             try:
-                self._on_loss(training_failed_error, decision is FailureDecision.RETRY)
+                cluster.check_head_answers()
             except JobError as error:
                 raise _Ended(error) from training_failed_error
+            self._on_loss(training_failed_error.worker_failures, decision is FailureDecision.RETRY)
         return decision
 
 
@@ -123,12 +125,6 @@ class _Ended(BaseException):
         self.error = error
 
 
-def refusal(failure: Exception) -> JobError | None:
-    """Return the JobError that a worker has raised, or None. A retry does not help against it."""
-    errors = failure.worker_failures.values() if isinstance(failure, WorkerGroupError) else ()
-    return next((error for error in errors if isinstance(error, JobError)), None)
-
-
 class _Fixed(FixedScalingPolicy):
     """A scaling policy that requests nodes only by the workers' placement group, without Ray Train's process for it."""
 
@@ -137,45 +133,3 @@ class _Fixed(FixedScalingPolicy):
 
     def _maybe_send_resource_request(self) -> None:
         pass
-
-
-class TensorFlowBackendConfig(BackendConfig):
-    """The configuration of a backend that gives each worker the addresses of all workers in TF_CONFIG.
-
-    It does the same as ray.train.tensorflow, but does not import TensorFlow. `nodes` has the name of each worker's
-    node, by rank, from the last start of the workers.
-    """
-
-    def __init__(self) -> None:
-        self.nodes: list[str] = []
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """The backend that Ray Train makes for this configuration."""
-        return _TensorFlowBackend
-
-
-class _TensorFlowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Set TF_CONFIG on all workers; Ray Train calls this after they start and before their loops do."""
-        # Another process may take a free port before TensorFlow binds it (ray issue 34271). Then the run is retried.
-        places = worker_group.execute(_place)
-        addresses = [address for address, _ in places]
-        assert isinstance(backend_config, TensorFlowBackendConfig)
-        backend_config.nodes = [node for _, node in places]
-        ray.get(
-            [worker_group.execute_single_async(rank, _set_tf_config, addresses, rank) for rank in range(len(addresses))]
-        )
-
-
-def _place() -> tuple[str, str]:
-    """Return an address that TensorFlow can listen at, and the name of this node."""
-    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", socket.gethostname()
-
-
-def _set_tf_config(addresses: list[str], rank: int) -> None:
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})

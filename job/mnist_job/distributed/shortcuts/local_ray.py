@@ -1,5 +1,6 @@
-"""All uses of Ray's private interface. If a later Ray does not have a part of it, the run works without that part."""
+"""The start and the state of a local Ray, or of one that is joined."""
 
+import importlib
 import json
 import os
 import secrets
@@ -11,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import services, utils
-from ray._private.node import Node
-from ray._private.state import GlobalState
 
 from mnist_job.system.processes import RAYLET
 
 Replacement = tuple[Any, str, Any]
+
+
+def _part(module: str, name: str = "") -> Any:
+    """Return a module of Ray, or what it calls `name`; None if this Ray has no such thing."""
+    try:
+        found = importlib.import_module(f"ray._private.{module}")
+    except ImportError:
+        return None
+    return getattr(found, name, None) if name else found
+
+
+services, utils = _part("services"), _part("utils")
+Node, GlobalState = _part("node", "Node"), _part("state", "GlobalState")
 
 TOKEN = secrets.token_hex(32)
 """The token of a local Ray. It is the same as long as this process lives, because Ray reads it only once."""
@@ -68,19 +79,20 @@ def lean() -> list[Replacement]:
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
+    waits = hasattr(GlobalState, "_initialize_global_state") and hasattr(services, "_get_gcs_client_options")
     return [
         (Node, "start_api_server", nothing),
         (Node, "start_monitor", nothing),
         (Node, "start_log_monitor", nothing),
         (utils, "get_dashboard_dependency_error", nothing),
-        (services, "get_node", _get_node),
+        *([(services, "get_node", _get_node)] if waits else []),
     ]
 
 
 def _get_node(gcs_address: str, node_id: str) -> Any:
     """Do what Ray's `get_node` does, but look for the node every 10 ms. Ray sleeps for 1 s after the first look."""
-    state: Any = GlobalState()  # type: ignore[no-untyped-call]
-    state._initialize_global_state(services._get_gcs_client_options(gcs_address))  # type: ignore[no-untyped-call]
+    state: Any = GlobalState()
+    state._initialize_global_state(services._get_gcs_client_options(gcs_address))
     for _ in range(100):
         if any(node["NodeID"] == node_id for node in state.node_table()):
             break
@@ -107,7 +119,7 @@ def check_head(address: str) -> None:
     `ray.init` retries for 20 s if the head refuses, and for 15 minutes if something that is not a head answers.
     Raises ray.exceptions.AuthenticationError or, after 40 s, RpcError.
     """
-    client: Any = getattr(ray._raylet, "GcsClient", None)
+    client: Any = getattr(getattr(ray, "_raylet", None), "GcsClient", None)
     if client is not None:
         with _quiet_library():
             client(address=address)

@@ -1,0 +1,48 @@
+"""What Ray Train starts on each worker: the loop, in an environment that is the same everywhere."""
+
+import os
+import re
+from typing import Any
+
+from mnist_job.bounds import worth_a_restart
+from mnist_job.distributed import affinity
+from mnist_job.errors import JobError, TrainingError
+from mnist_job.phases import Clock
+from mnist_job.system import environment, temporary
+from mnist_job.system.lean import needless_hidden
+
+
+def work(arguments: dict[str, Any]) -> None:
+    """Run the loop on a worker. TensorFlow is imported here, after its environment variables are set."""
+    config = arguments["config"]
+    environment.pin()
+    if not config.verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if arguments["own_cpus"]:
+        affinity.keep_to_own_cpus(config.threads_per_worker)
+    clock = Clock()
+    with needless_hidden(), environment.keras_at_its_defaults():
+        from mnist_job.training import loop
+
+    clock.ended("imports")
+    try:
+        with temporary.private():
+            loop.train(config, arguments["checked"], arguments["checkpoints"], arguments["tell"], clock)
+    except JobError:
+        raise
+    except Exception as error:
+        # As text: a TensorFlow exception would make the driver import TensorFlow to unpickle it.
+        text = f"{type(error).__name__}: {own_words(str(error))}"
+        if worth_a_restart(error):
+            raise WorkerError(text) from error
+        raise TrainingError(f"training failed: {text} (--verbose shows where)") from error
+
+
+def own_words(message: str) -> str:
+    """Return a TensorFlow error without the traceback at its start and the graph nodes at its end."""
+    *_, words = re.split(r"^Node: '.*'$", message, flags=re.MULTILINE)
+    return " ".join(words.partition("[[{{")[0].split())[:500]
+
+
+class WorkerError(Exception):
+    """An error of a worker's loop, as text. A restart of all workers may solve it."""

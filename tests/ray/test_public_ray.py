@@ -1,0 +1,71 @@
+"""With a Ray that has none of the private parts that make a run faster: the public interface alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TOKEN, WAIT_SECONDS, job, ray_head, spawn, wait_for, workers
+from tests.ray.test_elastic import RUN as ELASTIC
+from tests.ray.test_elastic import WAIT, node_of
+from tests.ray.test_lost import RUN, outcome
+
+PROGRAM = """
+from mnist_job.distributed import fitting
+from mnist_job.distributed.shortcuts import local_ray
+fitting.quick_trainer = lambda: None
+for part in ("services", "utils", "Node", "GlobalState"):
+    setattr(local_ray, part, None)
+from mnist_job.cli.main import main
+raise SystemExit(main())
+"""
+
+
+def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return spawn(command, cwd=cwd, env=os.environ | environment, start_new_session=True)
+
+
+def test_a_killed_worker_costs_its_epoch(tmp_path):
+    process = start(*RUN, cwd=tmp_path)
+    wait_for(process, "epoch 2/4")
+    workers(process)[1].kill()
+    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+    assert stdout.count("all workers restart") == 1
+    assert job(*RUN, "--output", "usual", cwd=tmp_path).returncode == 0
+    usual = json.loads((tmp_path / "usual/lost/outcome.json").read_text())
+    ours = outcome(tmp_path)
+    assert ours["training"]["restarts"] == 1
+    assert ours["evaluation"]["loss"] == pytest.approx(usual["evaluation"]["loss"], abs=1e-6)
+
+
+def test_an_interrupt_ends_it_and_a_loss_too_many_is_told(tmp_path):
+    process = start(*RUN, "--epochs", "100000", "--max-failures", "0", cwd=tmp_path)
+    wait_for(process, "epoch ")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
+    process = start(*RUN, "--epochs", "100000", "--max-failures", "0", cwd=tmp_path)
+    wait_for(process, "epoch ")
+    workers(process)[0].kill()
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr.count("\n")) == (5, 1), stderr
+    assert stderr.startswith("mnist-job: training failed: the process of worker 0"), stderr
+
+
+@pytest.mark.full
+def test_it_grows_and_shrinks(tmp_path):
+    with ray_head(tmp_path, "--num-cpus=1") as head:
+        process = start(*ELASTIC, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
+        wait_for(process, "1 worker has started")
+        with node_of(head, tmp_path):
+            wait_for(process, "2 workers have started")
+            wait_for(process, "epoch ")
+        wait_for(process, "1 worker has started")
+        _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
