@@ -111,3 +111,4 @@ def test_no_pod_of_ray_carries_a_name_of_its_own(file):
 def test_the_ray_version_is_the_locked_one():
     lock = (CHART.parents[1] / "requirements.lock").read_text()
     assert f"\nray=={render().cluster['rayVersion']} " in lock
+    assert render({"image": {"rayVersion": "2.58.1"}}).cluster["rayVersion"] == "2.58.1"  # an image of the user's own

@@ -1,8 +1,7 @@
 {{/* The Ray cluster: in mode `job` a part of the RayJob, in mode `cluster` a RayCluster. */}}
 
 {{- define "mnist-job.rayClusterSpec" -}}
-# The version in the image; KubeRay chooses its probes by it.
-rayVersion: 2.60.0
+rayVersion: {{ .Values.image.rayVersion }}
 # Without a name, KubeRay creates a Secret that the RayCluster owns. KubeRay still needs the token to stop the job when
 # a RayJob is deleted, and waits for it without a timeout. A Secret of this chart would be deleted before that.
 authOptions:
