@@ -1,10 +1,12 @@
 """A release that begins without a worker: KubeRay's autoscaler makes the pods that its run asks for."""
 
+import pytest
 import yaml
 
 from tests.e2e.kube import Release
 
 
+@pytest.mark.full
 def test_a_run_begins_without_a_worker_and_gets_two(release, denying_namespace):
     mnist_job: Release = release("mnist-job", denying_namespace)
     mnist_job.install({"workerGroups": {"default": {"minReplicas": 0, "maxReplicas": 2}}})

@@ -70,7 +70,7 @@ def test_a_job_is_submitted_from_outside_with_the_token(standing, jobs_api, tmp_
 def test_the_exit_status_is_the_jobs(standing, jobs_api, tmp_path):
     """`ray job submit` itself knows 0 and 1 only; the job's own code is in its status."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": standing.token}
-    done = submit(jobs_api, "--data", "/storage/none.npz", home=tmp_path, **token)
+    done = submit(jobs_api, "--data", "/storage/none.npz", "--output", "/storage/runs", home=tmp_path, **token)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "/storage/none.npz: no such file" in done.stdout
     last = max(ask(jobs_api, standing.token), key=lambda job: job["start_time"])

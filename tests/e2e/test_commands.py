@@ -93,6 +93,7 @@ def test_the_same_again_starts_nothing(user, first):
     assert state(user, "first") == before
 
 
+@pytest.mark.full
 def test_a_run_below_the_accuracy_asked_for_ends_with_its_code(user, first):
     done = user.submit("first", "--min-accuracy", 1, "--wait")
     assert done.returncode == 7
@@ -103,6 +104,7 @@ def test_a_run_below_the_accuracy_asked_for_ends_with_its_code(user, first):
     wait_until(lambda: user.command("status", "first").returncode == 4, "the end of the job")
 
 
+@pytest.mark.full
 def test_cancel_frees_the_pods_and_submit_goes_on(user):
     assert user.submit("long", *LONG).returncode == 0
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "the first epoch")
@@ -232,6 +234,7 @@ def test_a_release_of_another_chart_is_left_alone(user):
     run("helm", "uninstall", "theirs", f"--namespace={user.namespace.name}")
 
 
+@pytest.mark.full
 def test_an_image_that_cannot_be_pulled(user, image):
     none = f"{image.rpartition(':')[0]}:there-is-none"
     short = {"limits": {"preRunningDeadlineSeconds": 30}}

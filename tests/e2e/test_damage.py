@@ -48,10 +48,11 @@ def undisturbed(tmp_path_factory) -> float:
 
 
 @pytest.fixture
-def running(release, open_namespace) -> SimpleNamespace:
+def running(release, open_namespace, request) -> SimpleNamespace:
     """A release whose second epoch is done."""
     mnist_job: Release = release("mnist-job", open_namespace)
-    values = {"settings": SETTINGS, "limits": {"backoffLimit": 1}}
+    values = {"settings": SETTINGS, "limits": {"backoffLimit": 0}}
+    values |= getattr(request, "param", {})
     mnist_job.install(values)
     mnist_job.runs()
     rayjob = mnist_job.rayjob()
@@ -74,6 +75,7 @@ def assert_ended_like(release: Release, undisturbed: float) -> None:
     assert float(result["loss"]) == pytest.approx(undisturbed, rel=1e-3)
 
 
+@pytest.mark.full
 def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     release = running.release
     delete(release, release.pods("worker")[0]["metadata"]["name"])
@@ -112,14 +114,20 @@ def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
     return found
 
 
-def test_a_run_that_dies_again_and_again_is_told_of_and_ends_as_if_it_had_not(running, undisturbed):
-    """The head pod goes, then the driver, then all that could tell of it; Helm's `resume` goes on each time."""
-    release, name = running.release, running.release.name
+@pytest.mark.full
+@pytest.mark.parametrize("running", [{"limits": {"backoffLimit": 1}}], indirect=True)
+def test_a_head_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
+    """KubeRay makes another one, or another Ray cluster: who is quicker, its submitter or itself, is not certain."""
+    release = running.release
     delete(release, release.head())
-    first = release.rayjob()["metadata"]["name"]
-    epochs = [goes_on(release, first)]  # KubeRay has started it again
-    assert release.rayjob()["status"]["rayClusterName"] != running.first_cluster
+    assert goes_on(release, release.rayjob()["metadata"]["name"]) > 2
+    assert_ended_like(release, undisturbed)
 
+
+def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undisturbed):
+    """The driver, then all that could tell of it; Helm's `resume` goes on each time."""
+    release, name = running.release, running.release.name
+    first = release.rayjob()["metadata"]["name"]
     kill(release, "driver")
     assert release.finished()["status"]["jobDeploymentStatus"] == "Failed"
     result = release.result()
@@ -130,9 +138,9 @@ def test_a_run_that_dies_again_and_again_is_told_of_and_ends_as_if_it_had_not(ru
     status = job("status", "--namespace", release.namespace.name, name).stdout
     assert result["reason"] in status
 
-    release.install(running.values | {"resume": "1", "limits": {"backoffLimit": 0}})
+    release.install(running.values | {"resume": "1"})
     second = release.rayjob()["metadata"]["name"]
-    epochs.append(goes_on(release, second))
+    epochs = [goes_on(release, second)]
     kill(release, "everything")
     failed = release.finished()
     assert failed["status"]["jobDeploymentStatus"] == "Failed"
@@ -146,7 +154,7 @@ def test_a_run_that_dies_again_and_again_is_told_of_and_ends_as_if_it_had_not(ru
 
     release.install(running.values | {"resume": "2"})
     epochs.append(goes_on(release, release.rayjob()["metadata"]["name"]))
-    assert 2 < epochs[0] <= epochs[1] <= epochs[2]
+    assert 2 < epochs[0] <= epochs[1]
     assert_ended_like(release, undisturbed)
 
 

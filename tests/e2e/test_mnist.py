@@ -21,6 +21,7 @@ def claim(open_namespace, image) -> str:
     return "mnist"
 
 
+@pytest.mark.full
 def test_two_workers_are_as_good_as_one_machine(release, open_namespace, image, claim):
     """The defaults of the job; on one machine 0.9791 is the least that five seeds gave."""
     before = open_namespace.resources()

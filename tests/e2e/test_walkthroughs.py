@@ -117,6 +117,7 @@ def test_a_first_run(reader, mnist_job, namespace):
     mnist_job.gone(but=before)
 
 
+@pytest.mark.full
 def test_a_standing_ray_cluster(reader, namespace):
     reader.does("cluster install")
     with reader.doing("cluster forward") as lines:
@@ -128,6 +129,7 @@ def test_a_standing_ray_cluster(reader, namespace):
     assert namespace.list("rayclusters.ray.io") == []
 
 
+@pytest.mark.full
 def test_a_gpu_pool_whose_gpus_tensorflow_does_not_see(reader, mnist_job, pretended_gpus, gpu_image):
     tag = gpu_image["tag"].removesuffix("-gpu")
     reader = replace(reader, environment=reader.environment | {"IMAGE": gpu_image["repository"], "TAG": tag})
@@ -154,6 +156,7 @@ def queues(kueue) -> Iterator[None]:
     kubectl("delete", *names, "--ignore-not-found", "--wait=false")
 
 
+@pytest.mark.full
 def test_a_kueue_queue(reader, mnist_job, namespace, queues):
     reader.does("kueue queue")
     told = ("Suspended", "rayjob-mnist-job-", "insufficient quota for cpu in flavor training")
@@ -166,6 +169,7 @@ def test_a_kueue_queue(reader, mnist_job, namespace, queues):
     assert namespace.list("rayjobs.ray.io") == []
 
 
+@pytest.mark.full
 def test_every_night_with_an_alert(reader, mnist_job, namespace):
     reader.does("nightly values")
     adapt(reader.folder / "nightly.yaml")
