@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import job
 from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
-EPOCHS = 60
+EPOCHS = 30
 BATCH = 2
-SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # the best part of a minute: time to do damage in
+SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # half a minute and more: time to do damage in
 KILL = """
 import os, pathlib, signal, sys
 
@@ -124,7 +124,7 @@ def test_a_head_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     assert_ended_like(release, undisturbed)
 
 
-def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undisturbed):
+def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undisturbed, tmp_path):
     """The driver, then all that could tell of it; Helm's `resume` goes on each time."""
     release, name = running.release, running.release.name
     first = release.rayjob()["metadata"]["name"]
@@ -135,7 +135,7 @@ def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undistur
     assert "SIGKILL" in result["reason"]
     (event,) = release.events(first)
     assert (event["type"], event["reason"]) == ("Warning", "ClusterError")
-    status = job("status", "--namespace", release.namespace.name, name).stdout
+    status = job("status", "--namespace", release.namespace.name, name, cwd=tmp_path).stdout
     assert result["reason"] in status
 
     release.install(running.values | {"resume": "1"})
