@@ -85,6 +85,7 @@ def status(process: psutil.Process) -> str:
         return str(psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.full
 def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
     run = (*RUN, "--epochs", "24")  # a run that is ended may finish an epoch or two before it has
     undisturbed = tmp_path / "undisturbed"

@@ -44,6 +44,7 @@ def test_a_killed_worker_costs_its_epoch(tmp_path):
     assert ours["evaluation"]["loss"] == pytest.approx(usual["evaluation"]["loss"], abs=1e-6)
 
 
+@pytest.mark.full
 def test_an_interrupt_ends_it_and_a_loss_too_many_is_told(tmp_path):
     process = start(*RUN, "--epochs", "100000", "--max-failures", "0", cwd=tmp_path)
     wait_for(process, "epoch ")
