@@ -33,10 +33,10 @@ def train(config: dict[str, Any]) -> None:
     class Clock(tf_keras.callbacks.Callback):  # type: ignore[misc]
         """Keeps the time at which each epoch begins."""
 
-        def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
             self.began: list[float] = []
 
-        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
             self.began.append(time.perf_counter())
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
