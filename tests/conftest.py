@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,11 @@ def nothing_runs_on() -> Iterator[None]:
     del _started[before:]
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, cwd: Path, program: Sequence[str] = (PROGRAM,), **environment: str
+) -> subprocess.Popen[str]:
     """The program as a process, its output piped."""
-    return spawn([PROGRAM, *map(str, arguments)], cwd=cwd, env=os.environ | environment, start_new_session=True)
+    return spawn([*program, *map(str, arguments)], cwd=cwd, env=os.environ | environment, start_new_session=True)
 
 
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[str]:

@@ -29,17 +29,22 @@ def node_of(head: Head, folder: Path) -> Iterator[None]:
             kill(node)
 
 
+def grows_and_shrinks(process: subprocess.Popen[str], head: Head, folder: Path) -> None:
+    """A second node joins the run and is lost again; the run goes on to its end without it."""
+    wait_for(process, "1 worker has started")
+    with node_of(head, folder):
+        wait_for(process, "2 workers have started")
+        wait_for(process, "epoch ")
+    wait_for(process, "1 worker has started")
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+
+
 @pytest.mark.full
 def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head:
         process = start(*RUN, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
-        wait_for(process, "1 worker has started")
-        with node_of(head, tmp_path):
-            wait_for(process, "2 workers have started")
-            wait_for(process, "epoch ")
-        wait_for(process, "1 worker has started")
-        _, stderr = process.communicate(timeout=WAIT_SECONDS)
-    assert (process.returncode, stderr) == (0, "")
+        grows_and_shrinks(process, head, tmp_path)
     elastic = json.loads((tmp_path / "runs/mnist-job/outcome.json").read_text())
     assert len(elastic["training"]["history"]) == 400
     fixed = job(*RUN[:-1], "1", "--name", "fixed", cwd=tmp_path)

@@ -1,18 +1,16 @@
 """With a Ray that has none of the private parts that make a run faster: the public interface alone."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from tests.conftest import TOKEN, WAIT_SECONDS, job, ray_head, spawn, wait_for, workers
+from tests import conftest
+from tests.conftest import TOKEN, WAIT_SECONDS, job, ray_head, wait_for, workers
 from tests.ray.test_elastic import RUN as ELASTIC
-from tests.ray.test_elastic import WAIT, node_of
-from tests.ray.test_lost import RUN, outcome
+from tests.ray.test_elastic import WAIT, grows_and_shrinks
+from tests.ray.test_lost import RUN, assert_ends_like, outcome
 
 PROGRAM = """
 from mnist_job.distributed import fitting
@@ -25,9 +23,7 @@ raise SystemExit(main())
 """
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return spawn(command, cwd=cwd, env=os.environ | environment, start_new_session=True)
+start = partial(conftest.start, program=(sys.executable, "-c", PROGRAM))
 
 
 def test_a_killed_worker_costs_its_epoch(tmp_path):
@@ -37,11 +33,11 @@ def test_a_killed_worker_costs_its_epoch(tmp_path):
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
     assert stdout.count("all workers restart") == 1
-    assert job(*RUN, "--output", "usual", cwd=tmp_path).returncode == 0
-    usual = json.loads((tmp_path / "usual/lost/outcome.json").read_text())
-    ours = outcome(tmp_path)
-    assert ours["training"]["restarts"] == 1
-    assert ours["evaluation"]["loss"] == pytest.approx(usual["evaluation"]["loss"], abs=1e-6)
+    assert outcome(tmp_path)["training"]["restarts"] == 1
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    assert job(*RUN, cwd=usual).returncode == 0
+    assert_ends_like(tmp_path, usual)
 
 
 @pytest.mark.full
@@ -63,10 +59,4 @@ def test_an_interrupt_ends_it_and_a_loss_too_many_is_told(tmp_path):
 def test_it_grows_and_shrinks(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head:
         process = start(*ELASTIC, *WAIT, "--address", head.address, cwd=tmp_path, **TOKEN)
-        wait_for(process, "1 worker has started")
-        with node_of(head, tmp_path):
-            wait_for(process, "2 workers have started")
-            wait_for(process, "epoch ")
-        wait_for(process, "1 worker has started")
-        _, stderr = process.communicate(timeout=WAIT_SECONDS)
-    assert (process.returncode, stderr) == (0, "")
+        grows_and_shrinks(process, head, tmp_path)
