@@ -1,8 +1,6 @@
 """All settings of the job, each declared once: type, default, bounds, help.
 
-Each field can be set by a flag, an environment variable or a key of the YAML file (`batch_size`: `--batch-size`,
-`MNIST_JOB_BATCH_SIZE`, `batch_size:`). `mnist_job.config.sources` reads them; a flag overrides a variable, and a
-variable overrides the file.
+Each is a flag `--batch-size`, a variable `MNIST_JOB_BATCH_SIZE` and a key `batch_size` of a file; the first wins.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ def refusal(failure: Exception) -> JobError | None:
 
 
 def refused(failures: dict[int, Exception]) -> JobError | None:
-    """Do the same with the failures of all workers, by rank."""
+    """Return the first JobError among the failures of the workers, which are given by rank, or None."""
     return next((error for error in failures.values() if isinstance(error, JobError)), None)
 
 

@@ -1,6 +1,5 @@
 """What Ray Train starts on each worker: the loop, in an environment that is the same everywhere."""
 
-import os
 import re
 from typing import Any
 
@@ -15,9 +14,7 @@ from mnist_job.system.lean import needless_hidden
 def work(arguments: dict[str, Any]) -> None:
     """Run the loop on a worker. TensorFlow is imported here, after its environment variables are set."""
     config = arguments["config"]
-    environment.pin()
-    if not config.verbose:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment.pin_for_tensorflow(verbose=config.verbose)
     if arguments["own_cpus"]:
         affinity.keep_to_own_cpus(config.threads_per_worker)
     clock = Clock()

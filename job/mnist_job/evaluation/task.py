@@ -1,7 +1,6 @@
 """The evaluate task: measure a saved model on all held-out data, in a process that did not train it."""
 
 import importlib
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,9 +97,7 @@ class _Process:
     """The process of the evaluate task. It imports TensorFlow when it starts; if `early`, at low priority."""
 
     def __init__(self, config: Settings, *, early: bool) -> None:
-        environment.pin()
-        if not config.verbose:
-            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        environment.pin_for_tensorflow(verbose=config.verbose)
         self._config = config
         # A thread, not a task of Ray: if the head is lost, Ray would print a message about the waiting task.
         thread = ThreadPoolExecutor(1, initializer=priority.yield_to_others if early else None)

@@ -125,7 +125,7 @@ def _leased_folder(place: Place, output: str, made: list[str], tell: Tell) -> It
                         lease.stop()
                         place.filesystem.delete_file(f"{place.work}/{MARKER}")
                         if place.filesystem.type_name == "s3":  # pyarrow writes an empty object for a folder
-                            place.filesystem.delete_dir(place.work)  # it is known to contain nothing else
+                            place.filesystem.delete_dir(place.work)  # what another writes there at this moment goes too
     finally:
         with suppress(OSError, pa.ArrowException):
             owned.remove_empty(place.filesystem, [place.work, f"{place.work}/lease"])

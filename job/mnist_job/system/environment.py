@@ -45,6 +45,13 @@ def pin() -> None:
     os.environ.update(PINNED)
 
 
+def pin_for_tensorflow(*, verbose: bool) -> None:
+    """Pin the variables of a process that will import TensorFlow. Hide TensorFlow's messages unless `verbose`."""
+    pin()
+    if not verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
 def prepare() -> None:
     """Pin the driver's environment, and remove the folder of its script from the import path.
 

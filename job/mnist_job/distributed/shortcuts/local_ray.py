@@ -37,10 +37,10 @@ TOKEN = secrets.token_hex(32)
 @contextmanager
 def replaced(replacements: list[Replacement]) -> Iterator[None]:
     """Replace attributes in this context. Skip those that do not exist."""
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements if hasattr(owner, name)]
-    for owner, name, replacement in replacements:
-        if hasattr(owner, name):
-            setattr(owner, name, replacement)
+    present = [(owner, name, new) for owner, name, new in replacements if hasattr(owner, name)]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in present]
+    for owner, name, new in present:
+        setattr(owner, name, new)
     try:
         yield
     finally:
