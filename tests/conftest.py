@@ -23,11 +23,12 @@ PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 WAIT_SECONDS = 240
-LONG = ("--data", "digits", "--epochs", "100000")
+LONG = ("--data", "digits", "--epochs", "100000", "--workers", "1")  # it does not end by itself
 PARTS = ["job", *sorted(path.stem for path in Path(mnist_job.__file__).parent.iterdir() if path.name[0] != "_")]
 """Names that a user's own files may have: those of the package's parts, and of the folder that it lies in."""
 
-TINY = ("--data", "digits", "--epochs", "1")  # the shortest real run
+TINY = ("--data", "digits", "--epochs", "1", "--workers", "1")  # the shortest real run
+PAIR = ("--workers", "2")  # after one of these: with another worker
 
 for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
     del os.environ[_name]  # a developer's own settings are no part of a test

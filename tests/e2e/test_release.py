@@ -21,7 +21,7 @@ VALUES = {
     },
     "storage": {"persistentVolumeClaim": {"keep": True}},
 }
-EPOCHS = 120  # more than half a minute: what Ray exports is some 10 s old, and is scraped every 5 s
+EPOCHS = 80  # half a minute: what Ray exports is some 10 s old, and is scraped every 5 s
 ANOTHER_SEED = VALUES | {"settings": {"seed": 1, "batch_size": 4, "epochs": EPOCHS}}
 OUT_OF_REACH = VALUES | {"settings": {"seed": 1, "min_accuracy": 1.0}}
 

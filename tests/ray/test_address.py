@@ -88,7 +88,7 @@ def test_the_port_of_the_dashboard(head, tmp_path):
 
 def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
     """What `ray start` has left behind is another's, or gone."""
-    first = start("run", *LONG, "--workers", "1", cwd=tmp_path)
+    first = start("run", *LONG, cwd=tmp_path)
     wait_for(first, "1 worker has started")
     addresses = {
         address
@@ -112,5 +112,5 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
 
 def test_a_ray_of_its_own_needs_no_home(tmp_path):
     """Nor one that it could make."""
-    result = job("run", *TINY, "--workers", "1", cwd=tmp_path, HOME="/dev/null/home", RAY_AUTH_MODE="disabled")
+    result = job("run", *TINY, cwd=tmp_path, HOME="/dev/null/home", RAY_AUTH_MODE="disabled")
     assert (result.returncode, result.stderr) == (0, "")

@@ -2,7 +2,9 @@
 
 import json
 
-from tests.conftest import TINY, TOKEN, WAIT_SECONDS, free_port, job, ray_head
+import pytest
+
+from tests.conftest import PAIR, TINY, TOKEN, WAIT_SECONDS, free_port, job, ray_head
 
 HEAD_NODE = "f" * 51 + "00000"  # the id that Ray's provider of such nodes expects
 
@@ -35,6 +37,7 @@ def autoscaling(port: int) -> dict[str, object]:
     }
 
 
+@pytest.mark.full  # tests/e2e/test_autoscaling.py shows it with the autoscaler that users have
 def test_a_cluster_that_scales_from_zero_is_asked_for_room_and_waited_for(tmp_path):
     port = free_port()
     (tmp_path / "autoscaling.json").write_text(json.dumps(autoscaling(port)))
@@ -48,7 +51,7 @@ def test_a_cluster_that_scales_from_zero_is_asked_for_room_and_waited_for(tmp_pa
     }
     with ray_head(tmp_path, *flags, port=port, **growing) as head:
         place = ("--address", head.address, "--start-timeout")
-        result = job("run", *TINY, *place, str(WAIT_SECONDS), cwd=tmp_path, **TOKEN)
+        result = job("run", *TINY, *PAIR, *place, str(WAIT_SECONDS), cwd=tmp_path, **TOKEN)
         assert (result.returncode, result.stderr) == (0, "")
         assert (
             "the workers need 2 x 1 CPU; the cluster's 1 nodes have 0 CPUs and 0 GPUs, which holds 0 of 2; "

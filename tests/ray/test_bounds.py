@@ -29,7 +29,12 @@ def assert_ends(result, code: int, sentence: str) -> None:
 
 
 def test_a_run_ends_by_its_timeout(tmp_path):
-    assert_ends(job("run", *LONG, "--timeout", "60", cwd=tmp_path), 5, "--timeout 60: the run took longer")
+    process = start("run", *LONG, "--timeout", "60", cwd=tmp_path)
+    wait_for(process, "epoch ")
+    workers(process)[0].suspend()  # it would only take the CPU from other tests
+    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+    result = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    assert_ends(result, 5, "--timeout 60: the run took longer")
 
 
 @pytest.mark.parametrize("flag", ["--data", pytest.param("--output", marks=pytest.mark.full)])
@@ -50,7 +55,7 @@ def test_a_fault_of_the_model_is_not_tried_again(tmp_path):
 
 
 def test_workers_that_die_at_birth_are_started_again_a_bounded_number_of_times(tmp_path):
-    process = start("run", *TINY, "--max-failures", "2", cwd=tmp_path)
+    process = start("run", *TINY, "--max-failures", "1", cwd=tmp_path)
     killed: set[int] = set()
     while process.poll() is None:
         for worker in workers(process):
@@ -58,7 +63,7 @@ def test_workers_that_die_at_birth_are_started_again_a_bounded_number_of_times(t
             worker.kill()
     _, stderr = process.communicate()
     assert (process.returncode, len(stderr.splitlines())) == (5, 1), stderr
-    assert len(killed) >= 3
+    assert len(killed) >= 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -73,7 +78,7 @@ def test_a_ray_head_that_goes_away(tmp_path, phase):
         run = LONG if phase == "training" else TINY
         flags = ("--address", head.address, "--metrics-textfile", "job.prom")
         process = start("run", *run, *flags, cwd=tmp_path, **TOKEN)
-        wait_for(process, "epoch " if phase == "training" else "2 workers have started")
+        wait_for(process, "epoch " if phase == "training" else "1 worker has started")
         if phase == "evaluation":  # which takes longer than the damage
             deadline = time.monotonic() + WAIT_SECONDS
             while not (evaluators := evaluators_of(head.process)):

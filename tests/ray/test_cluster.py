@@ -41,7 +41,7 @@ def test_more_workers_than_the_cluster_holds_end_at_once(head, tmp_path):
 
 
 def test_gpus_that_only_ray_sees_end_the_job_instead_of_training_on_the_cpu(head, tmp_path):
-    for flags in (("--use-gpu",), ("--evaluate-on-gpu", "--workers", "1")):
+    for flags in (("--use-gpu",), ("--evaluate-on-gpu",)):
         result = job("run", *TINY, "--address", head["ray"], *flags, cwd=tmp_path, **TOKEN)
         assert (result.returncode, len(result.stderr.splitlines())) == (4, 1), result.stderr
         assert f"{flags[0]}: TensorFlow sees no GPU" in result.stderr

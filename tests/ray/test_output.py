@@ -14,7 +14,7 @@ from tests.conftest import PROGRAM, TINY, WAIT_SECONDS, job
 def finished(tmp_path_factory) -> tuple[Path, dict, list[dict]]:
     """A run, its document and its lines."""
     folder = tmp_path_factory.mktemp("output")
-    result = job("run", *TINY, "--workers", "1", "-o", "json", cwd=folder, MNIST_JOB_LOG_FORMAT="json")
+    result = job("run", *TINY, "-o", "json", cwd=folder, MNIST_JOB_LOG_FORMAT="json")
     assert result.returncode == 0, result.stderr
     return folder, json.loads(result.stdout), [json.loads(line) for line in result.stderr.splitlines()]
 
@@ -51,7 +51,7 @@ def test_every_line_is_an_object_and_an_epochs_holds_its_history(finished):
 
 def test_the_same_command_again_gives_the_same_document(finished):
     folder, document, _ = finished
-    again = job("run", *TINY, "--workers", "1", "-o", "json", cwd=folder)
+    again = job("run", *TINY, "-o", "json", cwd=folder)
     assert (again.returncode, json.loads(again.stdout)) == (0, document)
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_nobody_reads_runs_on(tmp_path):
     """As in `mnist-job run | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [PROGRAM, "run", *TINY, "--workers", "1"]
+    command = [PROGRAM, "run", *TINY]
     ended = subprocess.run(
         command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=WAIT_SECONDS
     )

@@ -25,6 +25,7 @@ from mnist_job.phases import PHASES
 from mnist_job.storage.files import File
 from tests.conftest import (
     LONG,
+    PAIR,
     PROGRAM,
     TINY,
     WAIT_SECONDS,
@@ -184,7 +185,7 @@ def test_the_driver_does_without_tensorflow(tmp_path):
         "import sys; from mnist_job.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )
-    command = [sys.executable, "-c", script, "run", *TINY, "--workers", "1"]
+    command = [sys.executable, "-c", script, "run", *TINY]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=WAIT_SECONDS)
     assert result.stdout.splitlines()[-1] == "0 []"
 
@@ -250,29 +251,20 @@ def test_exit_code_6_for_a_model_that_gives_no_finite_value(tmp_path, pushgatewa
     }
 
 
-def test_exit_code_7_below_the_wanted_accuracy(finished, tmp_path, pushgateway):
-    saved = finished[0] / "runs/mnist-job/model.keras"
-    flags = ("--data", "digits", "--min-accuracy", "1", "--pushgateway-url", pushgateway)
-    result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (7, 1)
-    assert "is below --min-accuracy 1" in result.stderr
-    ended = outcome(tmp_path, "mnist-job-evaluation")
-    assert (ended["exit_code"], ended["reason"]) == (7, result.stderr.removeprefix("mnist-job: ").strip())
-    assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
-
-
-def test_exit_code_7_below_the_wanted_recall_of_any_class(finished, tmp_path):
+def test_exit_code_7_below_the_wanted_accuracy_and_recall(finished, tmp_path, pushgateway):
     """Both gates are told."""
     saved = finished[0] / "runs/mnist-job/model.keras"
-    flags = ("--data", "digits", "--min-accuracy", "1", "--min-recall", "1")
+    flags = ("--data", "digits", "--min-accuracy", "1", "--min-recall", "1", "--pushgateway-url", pushgateway)
     result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
-    found = outcome(tmp_path, "mnist-job-evaluation")["evaluation"]
-    worst = min(found["recall"])
+    ended = outcome(tmp_path, "mnist-job-evaluation")
+    worst = min(ended["evaluation"]["recall"])
     assert (result.returncode, result.stderr) == (
         7,
-        f"mnist-job: test accuracy {found['accuracy']:.4f} is below --min-accuracy 1, and the recall of class "
-        f"{found['recall'].index(worst)}, {worst:.4f}, is below --min-recall 1\n",
+        f"mnist-job: test accuracy {ended['evaluation']['accuracy']:.4f} is below --min-accuracy 1, and the recall of "
+        f"class {ended['evaluation']['recall'].index(worst)}, {worst:.4f}, is below --min-recall 1\n",
     )
+    assert (ended["exit_code"], ended["reason"]) == (7, result.stderr.removeprefix("mnist-job: ").strip())
+    assert gateway_values(pushgateway)["mnist_job_last_run_succeeded"] == 0
 
 
 def test_exit_code_3_for_data_that_were_replaced_after_they_were_checked(tmp_path, npz, arrays):
@@ -300,7 +292,7 @@ def test_exit_code_8_where_the_metrics_cannot_be_pushed_and_the_files_are_there(
 
 
 def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgateway):
-    process = start("run", *LONG, "--pushgateway-url", pushgateway, cwd=tmp_path)
+    process = start("run", *LONG, *PAIR, "--pushgateway-url", pushgateway, cwd=tmp_path)
     wait_for(process, "epoch ")
     started = descendants(process)
     (temporary,) = {Path(found) for part in started for found in re.findall(r"/tmp/mnist-job-\w+", command_line(part))}
@@ -334,7 +326,7 @@ def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
 
 def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     """Stopped, not killed: alive and silent, so that the other waits for it in a collective."""
-    process = start("run", *LONG, "--max-failures", "0", "--worker-timeout", "15", cwd=tmp_path)
+    process = start("run", *LONG, *PAIR, "--max-failures", "0", "--worker-timeout", "15", cwd=tmp_path)
     wait_for(process, "epoch ")
     workers(process)[0].suspend()
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
@@ -347,7 +339,7 @@ def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     Path("/proc/self/ns/pid").stat().st_ino != affinity.HOST, reason="this is a container, where no CPU is claimed"
 )
 def test_each_worker_of_a_local_ray_keeps_to_a_cpu_of_its_own(tmp_path):
-    process = start("run", *LONG, cwd=tmp_path)
+    process = start("run", *LONG, *PAIR, cwd=tmp_path)
     wait_for(process, "2 workers have started")
     allowed = []
     for worker in workers(process):
@@ -360,7 +352,7 @@ def test_each_worker_of_a_local_ray_keeps_to_a_cpu_of_its_own(tmp_path):
 
 
 def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
-    result = job("run", *TINY, "--verbose", "--workers", "1", "--min-accuracy", "1", cwd=tmp_path)
+    result = job("run", *TINY, "--verbose", "--min-accuracy", "1", cwd=tmp_path)
     assert result.returncode == 7
     assert "MultiWorkerMirroredStrategy" in result.stdout + result.stderr
     assert "the first worker importing TensorFlow" in result.stdout  # where the time went
@@ -369,7 +361,7 @@ def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
 
 def test_a_terminal_shows_a_live_bar(tmp_path):
     """Through `script`, which gives the program a terminal."""
-    command = f"{PROGRAM} run {' '.join(TINY)} --workers 1"
+    command = f"{PROGRAM} run {' '.join(TINY)}"
     shown = subprocess.run(
         [tool("script"), "-qec", command, "/dev/null"],
         cwd=tmp_path,

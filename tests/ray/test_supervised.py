@@ -75,7 +75,7 @@ def assert_told(process: subprocess.Popen[str], sentence: str, textfile: Path) -
 )
 def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     run = LONG if phase == "training" else TINY
-    process = start("run", *run, "--workers", "1", "--metrics-textfile", "job.prom", cwd=tmp_path)
+    process = start("run", *run, "--metrics-textfile", "job.prom", cwd=tmp_path)
     wait_for(
         process, "1 worker has started" if phase == "evaluation" else {"training": "epoch "}.get(phase, "starting")
     )
@@ -138,7 +138,7 @@ def own_tmp() -> Iterator[Path]:
 def start_in(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /tmp && exec "$@"', str(folder / "tmp")]
     return spawn(
-        [*mount, PROGRAM, "run", "--workers", "1", *arguments],
+        [*mount, PROGRAM, "run", *arguments],
         cwd=folder / "cwd",
         env={name: value for name, value in os.environ.items() if name != "TMPDIR"},
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PARTS, TINY, job
+from tests.conftest import PAIR, PARTS, TINY, job
 from tests.proxy import Proxy
 
-RUN = ("run", *TINY)
+RUN = ("run", *TINY, *PAIR)
 STRAY = {
     "KERAS_BACKEND": "jax",
     "PYTHONWARNINGS": "error",
