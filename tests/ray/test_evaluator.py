@@ -7,7 +7,7 @@ import pytest
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import cluster
 from mnist_job.evaluation import task
-from mnist_job.evaluation.task import Evaluator
+from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.storage.files import File
 
 
@@ -45,4 +45,4 @@ def test_an_early_process_that_may_not_hurry_is_not_waited_for_alone(monkeypatch
     monkeypatch.setattr(task, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
     evaluator = Evaluator(JobConfig())
     evaluator.prepare(cluster.this_node())
-    assert evaluator.evaluate(File(None, "model.keras"), {}) == winner
+    assert evaluator.evaluate(Candidate(File(None, "model.keras"), "model.keras"), {}) == winner

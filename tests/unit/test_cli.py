@@ -153,10 +153,10 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     log = Log(json_lines=True)
     display = Display(log)
     with display.stage("training", 2) as stage:
-        stage.entry(Start(2, ["epoch-1"], "node", {}), JobConfig(epochs=2))
-        stage.entry(Progress(1, 5, 10, 2.5, 1000.0, 60.0), JobConfig(epochs=2))  # no line in a log
-        stage.entry(Epoch(1, 2.0, float("nan"), 0.5, 0.001, 1.5), JobConfig(epochs=2))
-        stage.entry(Restart("worker 1 was lost"), JobConfig(epochs=2))
+        stage.entry(Start(2, ["epoch-1"], "node", {}))
+        stage.entry(Progress(1, 5, 10, 2.5, 1000.0, 60.0))  # no line in a log
+        stage.entry(Epoch(1, 2.0, float("nan"), 0.5, 0.001, 1.5))
+        stage.entry(Restart("worker 1 was lost"))
     display.phases({"data": 1.0})
     log.failure("it failed", exit_code=5)
     printed = capsys.readouterr()
@@ -188,7 +188,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
 @pytest.mark.parametrize(("workers", "started"), [(1, "1 worker has started"), (2, "2 workers have started")])
 def test_so_many_workers_have_started(capsys, workers, started):
     with Display(Log()).stage("training") as stage:
-        stage.entry(Start(workers, [], "node", {}), JobConfig())
+        stage.entry(Start(workers, [], "node", {}))
     assert capsys.readouterr().out.splitlines() == ["training", started]
 
 

@@ -171,11 +171,11 @@ def test_pods_that_were_killed_for_memory_are_named(api, monkeypatch):
         pod("well", {"state": {"running": {}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}),
         {"metadata": {"name": "waiting"}, "status": {}},
     ]
-    assert result.killed_for_memory(CONFIG, 5) == ["now", "before"]
+    assert result.killed_for_memory(CONFIG.kubernetes_rayjob, 5) == ["now", "before"]
     assert api.requests[0][1] == "team/pods?labelSelector=ray.io/cluster%3Dnightly-1-abc"
     api.items = api.items[2:]
-    assert result.killed_for_memory(CONFIG, 5) == ["by-the-kernel"]
-    assert result.killed_for_memory(JobConfig(), 5) == []
+    assert result.killed_for_memory(CONFIG.kubernetes_rayjob, 5) == ["by-the-kernel"]
+    assert result.killed_for_memory(None, 5) == []
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_data_and_folders_may_have_a_packages_name(tmp_path, monkeypatch):
 KERAS = """
 from mnist_job.system import environment
 environment.pin()
-with environment.keras_at_its_defaults():
+with environment.importing_keras():
     import keras
 from keras.src.backend.config import keras_home
 print(keras.backend.backend(), keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format())

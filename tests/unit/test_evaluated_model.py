@@ -8,7 +8,7 @@ from pyarrow import fs
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import EvaluationError
-from mnist_job.evaluation.task import _Process
+from mnist_job.evaluation.task import Candidate, _Process
 from mnist_job.models import reference
 from mnist_job.storage.files import File
 
@@ -41,16 +41,17 @@ def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatc
         return content
 
     monkeypatch.setattr(File, "held", read_and_replaced)
-    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(saved, DIGITS, checksum)
+    candidate = Candidate(saved, saved.path, checksum)
+    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(candidate, DIGITS)
     assert (result.samples, evaluated) == (360, checksum)
 
 
 def test_a_model_that_is_not_the_one_that_was_trained_is_not_evaluated(saved):
     with pytest.raises(EvaluationError, match=r"model\.keras: is not the model that was trained"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(saved, DIGITS, "ab" * 32)
+        _Process(JobConfig(data="digits"), early=False).evaluate(Candidate(saved, saved.path, "ab" * 32), DIGITS)
 
 
 def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
     gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
     with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(gone, DIGITS, None)
+        _Process(JobConfig(data="digits"), early=False).evaluate(Candidate(gone, gone.path), DIGITS)

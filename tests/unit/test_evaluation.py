@@ -10,8 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
 from mnist_job.errors import DataError
-from mnist_job.evaluation.measures import MOST_DENSE, Answers, Evaluation, confidence_interval, measure
-from mnist_job.evaluation.mistakes import most_confident
+from mnist_job.evaluation.measures import MOST_DENSE, Answers, Evaluation, confidence_interval, measure, most_confident
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import queue
 import threading
 
-from mnist_job.config.settings import JobConfig
 from mnist_job.results import live
 from mnist_job.training.progress import Progress
 
@@ -32,7 +31,7 @@ def test_the_last_values_are_set_again_while_nothing_moves(monkeypatch):
     monkeypatch.setattr(live, "Gauge", Gauge)
     monkeypatch.setattr(live, "REPEAT_SECONDS", 0)
     again = []
-    with live.Gauges.opened(JobConfig(name="nightly", epochs=4)) as gauges:
+    with live.Gauges.opened("nightly", 4) as gauges:
         gauges.show(PROGRESS)
         while len(again) < 2 * len(SHOWN):
             by, *what = was_set.get(timeout=60)

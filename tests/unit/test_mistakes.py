@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_job.evaluation.measures import Answers
-from mnist_job.evaluation.mistakes import LONGEST_SIDE, MOST, Mistake
-from mnist_job.evaluation.mistakes import most_confident as most_confident_of
+from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_MISTAKES, Answers, Mistake
+from mnist_job.evaluation.measures import most_confident as most_confident_of
 
 
 def most_confident(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> list[Mistake]:
@@ -39,7 +38,7 @@ def test_they_are_the_wrong_ones_that_the_model_was_surest_of(images):
         if predicted != label:
             expected.append((-row[predicted], index, label, predicted))
     found = most_confident(probabilities, labels, pixels)
-    assert [(-m.probability, m.index, m.label, m.predicted) for m in found] == sorted(expected)[:MOST]
+    assert [(-m.probability, m.index, m.label, m.predicted) for m in found] == sorted(expected)[:MOST_MISTAKES]
     white = pixels.max() / 255
     for mistake in found:
         assert picture(mistake.png) == pytest.approx(pixels[mistake.index] / white, abs=1)

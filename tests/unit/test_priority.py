@@ -92,5 +92,5 @@ def test_the_early_import_takes_its_share_when_the_evaluation_is_asked_for(npz, 
     process = task._Process(config, early=True)
     facts = dataset.test_facts(dataset.load_test(config.data))
     with pytest.raises(EvaluationError, match=r"^none\.keras: cannot be read"):
-        process.evaluate(File(fs.LocalFileSystem(), "/none.keras"), facts, None)
+        process.evaluate(task.Candidate(File(fs.LocalFileSystem(), "/none.keras"), "none.keras"), facts)
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER]

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig
-from mnist_job.evaluation.measures import Answers, Evaluation, measure
-from mnist_job.evaluation.mistakes import most_confident
+from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.phases import PHASES
 from mnist_job.pipeline import job
 from mnist_job.report import page as report

@@ -39,6 +39,11 @@ def test_a_ray_with_another_form_of_them_is_used_by_its_public_interface(monkeyp
     assert fitting.quick_trainer() is None
 
 
+def test_a_ray_that_takes_other_arguments_is_used_by_its_public_interface(monkeypatch):
+    monkeypatch.setitem(controller._CALLS, controller.TrainController.__init__, {"scaling_policy", "policies"})
+    assert fitting.quick_trainer() is None
+
+
 @pytest.mark.parametrize("part", ["services", "utils", "Node", "GlobalState"])
 def test_a_ray_without_one_of_them_starts_as_it_does(monkeypatch, tmp_path, part):
     monkeypatch.setattr(local_ray, part, None)

@@ -17,6 +17,7 @@ import yaml
 from mnist_job.cli import kubernetes, parser
 from mnist_job.cli.parser import Command
 from mnist_job.config import sources
+from mnist_job.config.setting import GROUPS, declared
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.errors import Interrupted, JobError, UsageError
 from mnist_job.log import Log, write
@@ -102,7 +103,8 @@ def _evaluate(parsed: argparse.Namespace, config: EvaluateConfig, log: Log) -> N
 
 
 def _config(parsed: argparse.Namespace, config: JobConfig, _: Log) -> None:
-    content = config.model_dump(mode="json")
+    groups = {name: GROUPS.index(declared(field, "group")) for name, field in JobConfig.model_fields.items()}
+    content = dict(sorted(config.model_dump(mode="json").items(), key=lambda item: groups[item[0]]))
     write(json.dumps(content, indent=2) + "\n" if parsed.format == "json" else yaml.safe_dump(content, sort_keys=False))
 
 

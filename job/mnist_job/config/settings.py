@@ -1,17 +1,22 @@
-"""All settings of the job, each declared once: type, default, bounds, help.
+"""The settings of the commands, made of the parts in `mnist_job.config.parts`.
 
 Each is a flag `--batch-size`, a variable `MNIST_JOB_BATCH_SIZE` and a key `batch_size` of a file; the first wins.
 """
 
 import hashlib
 import json
-import math
-import re
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
+from mnist_job.config.parts import (
+    DeliverySettings,
+    EvaluatorSettings,
+    GateSettings,
+    Part,
+    TrainerSettings,
+    worker_range,
+)
 from mnist_job.config.setting import declared, setting
 
 FORMER_DEFAULTS = {"validation_split": "tail"}
@@ -28,15 +33,8 @@ def _name(default: str) -> Any:
     )
 
 
-def _split_commas(value: object) -> object:
-    """Split the text of a flag or variable at its commas: `128,64` is the same as `[128, 64]` in a YAML file."""
-    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-class Settings(BaseModel):
-    """The settings that `run` and `evaluate` have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+class RunSettings(Part):
+    """The run as a whole."""
 
     name: str = _name("mnist-job")
     output: str = setting(
@@ -46,53 +44,6 @@ class Settings(BaseModel):
         place="folder",
         min_length=1,
     )
-    data: str = setting(
-        "mnist",
-        "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
-        "data",
-        affects_result=True,
-        place="data set",
-        min_length=1,
-    )
-    min_accuracy: float | None = setting(
-        None, "fail with exit code 7 if the test accuracy is below this", "bounds", ge=0, le=1
-    )
-    min_recall: float | None = setting(
-        None, "fail with exit code 7 if the test recall of any class is below this", "bounds", ge=0, le=1
-    )
-    address: str | None = setting(
-        None,
-        "Ray cluster to use: HOST:PORT or `auto` [default: $RAY_ADDRESS, or a local Ray]",
-        "where it runs",
-        min_length=1,
-    )
-    evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")
-    pushgateway_url: str | None = setting(
-        None, "push the metrics to this Pushgateway, for example http://host:9091", "where results go"
-    )
-    metrics_textfile: str | None = setting(
-        None,
-        "also write the metrics to this file, for node-exporter's textfile collector",
-        "where results go",
-        place="file",
-        pattern=r".\.prom$",
-    )
-    exporter_port: int | None = setting(
-        None,
-        "serve the metrics at this port of the Ray head, as long as the cluster lives",
-        "where results go",
-        ge=1024,
-        le=65535,
-    )
-    kubernetes_result: str | None = setting(
-        None, "in a pod: write the result to this ConfigMap of the pod's namespace", "where results go", min_length=1
-    )
-    kubernetes_rayjob: str | None = setting(
-        None,
-        "in a pod: record the result as an Event on this RayJob of the pod's namespace",
-        "where results go",
-        min_length=1,
-    )
     timeout: float | None = setting(
         None,
         "end the run after this many seconds, with the exit code of its current stage",
@@ -100,25 +51,10 @@ class Settings(BaseModel):
         gt=0,
         le=31_536_000,
     )
-    delivery_timeout: float = setting(
-        30, "seconds to retry the delivery of the result to each place", "bounds", gt=0, le=3600
-    )
-    verbose: bool = setting(False, "show the logs of Ray and TensorFlow, and tracebacks", "what it prints")
-    log_format: Literal["text", "json"] = setting(
-        "text", "print each log line as a sentence, or as a JSON object", "what it prints"
-    )
 
-    @field_validator("pushgateway_url")
-    @classmethod
-    def _is_http_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not an http:// or https:// URL")
-        if parts.username or parts.password:
-            raise ValueError("contains a password, which would be stored with the results; use a proxy that adds it")
-        return value
+
+class Settings(EvaluatorSettings, DeliverySettings, GateSettings, RunSettings):
+    """The settings that `run` and `evaluate` have in common."""
 
     def affecting_result(self) -> dict[str, Any]:
         """Return the settings that can change the trained model, as values for JSON."""
@@ -135,105 +71,18 @@ class Settings(BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-class JobConfig(Settings):
+class JobConfig(TrainerSettings, Settings):  # type: ignore[misc]  # the plugin gives both a `model_construct`
     """The settings of `mnist-job run`. The defaults are those of the reference notebook, plus cosine decay and a
     stratified split.
     """
 
-    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
-    workers: int | str = setting(
-        2,
-        "number of training processes; MIN:MAX adds more when there is room",
-        "where it runs",
-        affects_result=True,
-    )
-    batch_size: int = setting(
-        32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
-    )
-    learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
-    learning_rate_schedule: Literal["cosine", "constant"] = setting(
-        "cosine",
-        "`cosine` lowers the learning rate to 0 during the run; `constant` keeps it",
-        "training",
-        affects_result=True,
-    )
-    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)] = (
-        setting(
-            (128, 64),
-            "units of each hidden layer, separated by commas",
-            "training",
-            affects_result=True,
-            max_length=100,
-        )
-    )
-    # These two are None until the data were read, because a file may have its own validation part.
-    validation_fraction: float | None = setting(
-        None,
-        "share of the training data for validation, unless the file has x_val",
-        "data",
-        affects_result=True,
-        in_effect=0.2,
-        gt=0,
-        lt=1,
-    )
-    validation_split: Literal["stratified", "tail"] | None = setting(
-        None,
-        "`stratified` draws from each class; `tail` takes the end, as Keras does",
-        "data",
-        affects_result=True,
-        in_effect="stratified",
-    )
-    seed: int = setting(
-        0,
-        "random seed of the initial weights, the data's split and order",
-        "training",
-        affects_result=True,
-        ge=0,
-        lt=2**32,
-    )
-    use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
-    cpus_per_worker: float = setting(
-        1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024
-    )
-    max_failures: int = setting(
-        3, "how often training may lose workers and resume from the last epoch", "bounds", ge=0, le=1000
-    )
-    start_timeout: float = setting(300, "seconds to wait for all workers to start", "bounds", gt=0, le=86_400)
-    worker_timeout: float = setting(
-        120, "seconds after which a worker that does not answer counts as lost", "bounds", gt=0, le=86_400
-    )
-
     @field_validator("batch_size")
     @classmethod
     def _has_an_image_for_each_worker(cls, value: int, info: ValidationInfo) -> int:
-        most = _range(info.data.get("workers", 1))[1]
+        most = worker_range(info.data.get("workers", 1))[1]
         if value < most:
             raise ValueError(f"is less than one image for each of {most} workers")
         return value
-
-    @field_validator("workers", mode="plain")
-    @classmethod
-    def _is_a_number_or_a_range(cls, value: object) -> int | str:
-        match = re.fullmatch(r"\s*(\d{1,5})(?::(\d{1,5}))?\s*", str(value))
-        least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= least <= most <= 10_000:
-            raise ValueError("is not a number of workers from 1 to 10000, and not a range MIN:MAX of such numbers")
-        return least if least == most else f"{least}:{most}"
-
-    @property
-    def least_workers(self) -> int:
-        """The least number of workers. Training does not start with fewer."""
-        return _range(self.workers)[0]
-
-    @property
-    def most_workers(self) -> int:
-        """The greatest number of workers."""
-        return _range(self.workers)[1]
-
-    @property
-    def threads_per_worker(self) -> int:
-        """The number of threads that TensorFlow may use in a worker: the CPUs of the worker, at least one."""
-        return max(1, math.floor(self.cpus_per_worker))
 
 
 class EvaluateConfig(Settings):
@@ -243,8 +92,3 @@ class EvaluateConfig(Settings):
     model: str = setting(
         ..., "path or URI of a saved .keras model", "data", affects_result=True, place="file", min_length=1
     )
-
-
-def _range(workers: int | str) -> tuple[int, int]:
-    least, _, most = str(workers).partition(":")
-    return int(least), int(most or least)

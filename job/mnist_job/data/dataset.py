@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mnist_job.config.parts import TrainingDataSettings
 from mnist_job.config.setting import declared
-from mnist_job.config.settings import JobConfig
 from mnist_job.config.sources import flag
 from mnist_job.data import sources, split
 from mnist_job.errors import DataError, UsageError
@@ -91,7 +91,7 @@ class Summary:
     test_facts: Facts
 
 
-def check(config: JobConfig) -> Summary:
+def check(config: TrainingDataSettings) -> Summary:
     """Read the whole data set once and return its properties.
 
     Raises the errors of `load_training`, and DataError if the test data do not fit the training data.
@@ -119,7 +119,7 @@ def check(config: JobConfig) -> Summary:
     )
 
 
-def load_training(config: JobConfig) -> Training:
+def load_training(config: TrainingDataSettings) -> Training:
     """Load the training data. The validation part is the file's `x_val` and `y_val`, or is split off if it has none.
 
     Raises DataError if the data cannot be read, or for an empty split, fewer than two classes, only black images, fewer
@@ -150,7 +150,7 @@ def load_training(config: JobConfig) -> Training:
     return Training(train, validation, classes, scale, digest, holdout)
 
 
-def _divided(whole: Split, config: JobConfig, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
+def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
     """Return the training part and the validation part, as views of the same arrays.
 
     For a stratified split, first move the rows for validation to the end, in place.
@@ -214,12 +214,12 @@ def _update(digest: "hashlib._Hash", part: Split) -> None:
         digest.update(np.ascontiguousarray(array).data)
 
 
-def _in_effect(config: JobConfig, name: str) -> Any:
+def _in_effect(config: TrainingDataSettings, name: str) -> Any:
     value = getattr(config, name)
-    return declared(JobConfig.model_fields[name], "in_effect") if value is None else value
+    return declared(TrainingDataSettings.model_fields[name], "in_effect") if value is None else value
 
 
-def _check_no_split(config: JobConfig, where: str) -> None:
+def _check_no_split(config: TrainingDataSettings, where: str) -> None:
     for name in HOLDOUT:
         value = getattr(config, name)
         if value is not None:

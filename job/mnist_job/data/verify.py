@@ -4,12 +4,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mnist_job.config.settings import JobConfig
+from mnist_job.config.parts import TrainingDataSettings
 from mnist_job.data import dataset, sources
 from mnist_job.errors import DataError, UsageError
 
 
-def load_training(config: JobConfig, checked: dataset.Facts) -> dataset.Training:
+def load_training(config: TrainingDataSettings, checked: dataset.Facts) -> dataset.Training:
     """Load the training data on this node.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.

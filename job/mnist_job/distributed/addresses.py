@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mnist_job.bounds import CONNECT_SECONDS
-from mnist_job.config.settings import Settings
+from mnist_job.config.parts import RaySettings
 from mnist_job.errors import ClusterError, UsageError
 
 LOCAL = "local"
@@ -32,7 +32,7 @@ class Address(NamedTuple):
         return f"{self.name} {self.value}"
 
 
-def of(config: Settings) -> Address:
+def of(config: RaySettings) -> Address:
     """Return the address of a run: the setting or, if it is unset or `auto`, RAY_ADDRESS, as Ray itself does."""
     variable = os.environ.get(VARIABLE)
     if variable and config.address in (None, "auto"):

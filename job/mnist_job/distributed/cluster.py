@@ -13,7 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import LOOK_SECONDS
-from mnist_job.config.settings import Settings
+from mnist_job.config.parts import RaySettings
 from mnist_job.distributed import addresses
 from mnist_job.distributed.addresses import Address
 from mnist_job.distributed.shortcuts import local_ray
@@ -25,7 +25,7 @@ LOCAL_RAY = {"prestart_worker_first_driver": False}  # start no Python process b
 
 
 @contextlib.contextmanager
-def connected(config: Settings) -> Iterator[None]:
+def connected(config: RaySettings) -> Iterator[None]:
     """Connect to Ray in this context, and always disconnect at its end. A local Ray is stopped with all its processes.
 
     If this process is connected already, do nothing. Raises UsageError if the address is not valid, ClusterError if the
@@ -42,7 +42,7 @@ def connected(config: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _initialized(config: Settings, address: Address, folder: Path) -> Iterator[None]:
+def _initialized(config: RaySettings, address: Address, folder: Path) -> Iterator[None]:
     quiet = not config.verbose
     if quiet:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -125,12 +125,12 @@ def _answering(address: Address) -> str:
     return place
 
 
-def doing(config: Settings) -> str:
+def doing(config: RaySettings) -> str:
     """Return a phrase for the display that says what `connected` does."""
     return "starting a local Ray" if is_local(config) else f"connecting to Ray at {addresses.of(config).value}"
 
 
-def is_local(config: Settings) -> bool:
+def is_local(config: RaySettings) -> bool:
     """Return whether the job starts a local Ray, which ends with it."""
     return addresses.of(config).is_local
 

@@ -11,7 +11,7 @@ import ray.train
 from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
 from mnist_job.bounds import RESIZE_SECONDS
-from mnist_job.config.settings import JobConfig
+from mnist_job.config.parts import TrainerSettings
 from mnist_job.data import dataset
 from mnist_job.distributed import cluster, failures, fitting, worker
 from mnist_job.distributed.backend import TensorFlowBackendConfig
@@ -40,7 +40,7 @@ class Trained:
 
 
 def train(
-    config: JobConfig,
+    config: TrainerSettings,
     checked: dataset.Facts,
     folder: RunFolder,
     checkpoints: Checkpoints,

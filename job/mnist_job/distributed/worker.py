@@ -8,7 +8,6 @@ from mnist_job.distributed import affinity
 from mnist_job.errors import JobError, TrainingError
 from mnist_job.phases import Clock
 from mnist_job.system import environment, temporary
-from mnist_job.system.lean import needless_hidden
 
 
 def work(arguments: dict[str, Any]) -> None:
@@ -18,7 +17,7 @@ def work(arguments: dict[str, Any]) -> None:
     if arguments["own_cpus"]:
         affinity.keep_to_own_cpus(config.threads_per_worker)
     clock = Clock()
-    with needless_hidden(), environment.keras_at_its_defaults():
+    with environment.importing_keras():
         from mnist_job.training import loop
 
     clock.ended("imports")

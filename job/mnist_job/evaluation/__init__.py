@@ -1,5 +1,5 @@
 """Evaluate a saved model on held-out data, in a process that did not train it.
 
 `pipeline`, `results` and `report` import this package. Read `task.py` first. `measures.py` computes loss, accuracy and
-recall, and `mistakes.py` selects images that the model classifies wrongly.
+recall, and selects images that the model classifies wrongly.
 """

@@ -1,5 +1,10 @@
-"""Measure the quality of a model's answers. They come batch by batch, to keep only a part of them in memory."""
+"""Measure the quality of a model's answers, and find its most confident mistakes.
 
+The answers come batch by batch, to keep only a part of them in memory.
+"""
+
+import base64
+import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,14 +13,31 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from mnist_job.data.dataset import Labels, check_labels_below
+from mnist_job.data.dataset import Images, Labels, check_labels_below
 from mnist_job.errors import EvaluationError
-from mnist_job.evaluation.mistakes import Mistake
 
 MOST_DENSE = 100  # up to so many classes, the confusion matrix is dense; for more, only its nonzero cells are stored
+MOST_MISTAKES = 25
+LONGEST_SIDE = 56  # pixels; larger images are scaled down, so that each takes at most 13 kB
 
 Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test image (`index` counts from 0) of class `label` that the model took for `predicted`, with this probability.
+
+    `png` is the image in base64, with sides of at most LONGEST_SIDE pixels. Three channels are shown as red, green and
+    blue; any other number of channels is shown as their mean, in grey. The brightest pixel of all images is white.
+    """
+
+    index: int
+    label: int
+    predicted: int
+    probability: float
+    png: str
 
 
 @dataclass(frozen=True)
@@ -128,3 +150,25 @@ def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tu
     share = hits / samples
     middle, half = share + z2 / 2, math.sqrt(z2 * (share * (1 - share) + z2 / 4))
     return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
+
+
+def most_confident(answers: Answers, labels: Labels, images: Images) -> list[Mistake]:
+    """Return up to MOST_MISTAKES mistakes, the one with the highest probability first."""
+    predicted, confidence = answers.predicted, answers.confidence
+    wrong = np.flatnonzero(predicted != labels)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST_MISTAKES]]
+    white = max(int(images.max()), 1)
+    return [
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], white)) for i in chosen
+    ]
+
+
+def _png(image: Images, white: int) -> str:
+    brightened = np.minimum(np.arange(256) * 255 // white, 255).astype(np.uint8)[image]
+    if image.ndim == 3 and image.shape[2] != 3:
+        brightened = np.rint(brightened.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    picture = Image.fromarray(brightened)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    content = io.BytesIO()
+    picture.save(content, format="png", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()

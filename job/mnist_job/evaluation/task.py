@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +14,28 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
-from mnist_job.config.settings import EvaluateConfig, Settings
+from mnist_job.config.parts import EvaluatorSettings
 from mnist_job.data import dataset, sources, verify
 from mnist_job.distributed import cluster
 from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
-from mnist_job.evaluation.measures import Answers, Evaluation, measure
-from mnist_job.evaluation.mistakes import most_confident
+from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.models import saved_model
 from mnist_job.storage import files
 from mnist_job.system import environment, priority, temporary
-from mnist_job.system.lean import needless_hidden
+
+
+class Candidate(NamedTuple):
+    """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any)."""
+
+    file: files.File
+    name: str
+    sha256: str | None = None
 
 
 class Evaluator:
     """The evaluate task and its process, which can be started before there is a model to evaluate."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: EvaluatorSettings) -> None:
         self._config = config
         self._process: Any = None
 
@@ -43,18 +49,17 @@ class Evaluator:
             there = NodeAffinitySchedulingStrategy(node, soft=True)
             self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
 
-    def evaluate(self, model: files.File, checked: dataset.Facts, sha256: str | None = None) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, checked: dataset.Facts) -> tuple[Evaluation, str]:
         """Evaluate a saved model on the test data. Return the result, and the SHA-256 of the evaluated file.
 
-        `checked` describes the test data, which the task checks against it. If `sha256` is given, the model must have
-        it.
+        `checked` describes the test data, which the task checks against it.
 
         Raises the task's EvaluationError, DataError or ClusterError. Raises EvaluationError if the task was lost and no
         retry is left, and ClusterError if the head was lost.
         """
         try:
             process = self._ready_process()
-            result: tuple[Evaluation, str] = ray.get(process.evaluate.remote(model, checked, sha256))
+            result: tuple[Evaluation, str] = ray.get(process.evaluate.remote(candidate, checked))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, JobError):
                 raise error.cause from error
@@ -88,7 +93,7 @@ class Evaluator:
         return winner
 
 
-def _start(config: Settings, *, early: bool, **options: Any) -> Any:
+def _start(config: EvaluatorSettings, *, early: bool, **options: Any) -> Any:
     process: Any = ray.remote(max_restarts=EVALUATION_RETRIES, max_task_retries=EVALUATION_RETRIES)(_Process)
     return process.options(**options).remote(config, early=early)
 
@@ -96,7 +101,7 @@ def _start(config: Settings, *, early: bool, **options: Any) -> Any:
 class _Process:
     """The process of the evaluate task. It imports TensorFlow when it starts; if `early`, at low priority."""
 
-    def __init__(self, config: Settings, *, early: bool) -> None:
+    def __init__(self, config: EvaluatorSettings, *, early: bool) -> None:
         environment.pin_for_tensorflow(verbose=config.verbose)
         self._config = config
         # A thread, not a task of Ray: if the head is lost, Ray would print a message about the waiting task.
@@ -111,15 +116,13 @@ class _Process:
         """Wait until TensorFlow is imported."""
         self._imported.result()
 
-    def evaluate(self, model: files.File, checked: dataset.Facts, wanted: str | None) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, checked: dataset.Facts) -> tuple[Evaluation, str]:
         """Evaluate the model. Read its file only once, so that the checked bytes are the evaluated ones."""
-        config = self._config
-        # The path as the user wrote it, if the user gave one.
-        name = files.shown(config.model) if isinstance(config, EvaluateConfig) else model.path
+        config, name = self._config, candidate.name
         try:
             self.hurry()
             self.wait_for_import()
-            held = _read(model, wanted, name)
+            held = _read(candidate)
             test = verify.load_test(config.data, checked)
             with temporary.private():
                 batches = predict(held, test.images, name, on_gpu=config.evaluate_on_gpu)
@@ -136,18 +139,18 @@ class _Process:
         return result, held.sha256()
 
 
-def _read(model: files.File, wanted: str | None, name: str) -> files.File:
+def _read(candidate: Candidate) -> files.File:
     try:
-        held = model.held()
+        held = candidate.file.held()
     except OSError as error:
-        raise saved_model.refused(name, f"cannot be read: {error}") from error
-    if wanted not in (None, held.sha256()):
-        raise saved_model.refused(name, "is not the model that was trained: it has changed in the meantime")
+        raise saved_model.refused(candidate.name, f"cannot be read: {error}") from error
+    if candidate.sha256 not in (None, held.sha256()):
+        raise saved_model.refused(candidate.name, "is not the model that was trained: it has changed in the meantime")
     return held
 
 
 def _import_keras() -> None:
-    with needless_hidden(), environment.keras_at_its_defaults():
+    with environment.importing_keras():
         importlib.import_module("keras")
 
 

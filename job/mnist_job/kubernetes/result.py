@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from mnist_job.config.settings import Settings
+from mnist_job.config.parts import DeliverySettings
 from mnist_job.distributed import cluster
 from mnist_job.errors import NAMES, ClusterError, DeliveryError, JobError, TrainingError, UsageError
 from mnist_job.kubernetes.api import Api
@@ -16,7 +16,7 @@ from mnist_job.training.checkpoint import MODEL
 LONGEST_MESSAGE = 1024  # characters; the API server refuses an Event with a longer message
 
 
-def check(config: Settings) -> None:
+def check(config: DeliverySettings) -> None:
     """Check that the ConfigMap and the RayJob of the settings exist. Raises UsageError if not."""
     if config.kubernetes_result is None and config.kubernetes_rayjob is None:
         return
@@ -43,10 +43,13 @@ def record_event(outcome: Outcome, rayjob: str, timeout: float) -> None:
     api.create_event(rayjob, uid, "Normal" if outcome.succeeded else "Warning", reason, _sentence(outcome))
 
 
-def explained(error: TrainingError, config: Settings, timeout: float) -> TrainingError:
-    """Return the failure with the names of the pods that ran out of memory, if there are any."""
+def explained(error: TrainingError, rayjob: str | None, timeout: float) -> TrainingError:
+    """Return the failure with the names of the pods that ran out of memory, if there are any.
+
+    `rayjob` is the RayJob that the run reports to, if it does.
+    """
     try:
-        killed = killed_for_memory(config, timeout)
+        killed = killed_for_memory(rayjob, timeout)
     except ClusterError as unknown:
         error.add_note(f"cannot check whether pods ran out of memory: {unknown}")
         return error
@@ -57,7 +60,7 @@ def explained(error: TrainingError, config: Settings, timeout: float) -> Trainin
     )
 
 
-def killed_for_memory(config: Settings, timeout: float) -> list[str]:
+def killed_for_memory(rayjob: str | None, timeout: float) -> list[str]:
     """Return the Ray pods of this job that exceeded their memory limit.
 
     The kubelet reports containers that were killed. If the kernel killed only a process in a container, the nodes
@@ -66,7 +69,7 @@ def killed_for_memory(config: Settings, timeout: float) -> list[str]:
     Raises ClusterError.
     """
     raycluster = os.environ.get("RAY_CLUSTER_NAME")
-    if config.kubernetes_rayjob is None or raycluster is None:
+    if rayjob is None or raycluster is None:
         return []
     pods = Api(ClusterError, timeout).pods(f"ray.io/cluster={raycluster}")
     killed = [pod.metadata.name for pod in pods if any(map(_was_oom_killed, pod.status.container_statuses or []))]

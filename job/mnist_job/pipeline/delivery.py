@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from mnist_job.config.settings import Settings
+from mnist_job.config.parts import DeliverySettings
 from mnist_job.distributed import cluster
 from mnist_job.errors import DeliveryError, JobError, UsageError
 from mnist_job.kubernetes import result
@@ -10,7 +10,7 @@ from mnist_job.results import exporter, metrics
 from mnist_job.results.outcome import Outcome
 
 
-def check(config: Settings) -> None:
+def check(config: DeliverySettings) -> None:
     """Check, before Ray is started, that `deliver` can succeed. Raises UsageError if it would fail."""
     metrics.check_textfile(config.metrics_textfile)
     if config.exporter_port is not None and cluster.is_local(config):
@@ -21,7 +21,7 @@ def check(config: Settings) -> None:
     result.check(config)
 
 
-def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
+def deliver(outcome: Outcome, config: DeliverySettings, timeout: float) -> None:
     """Deliver the outcome to all places, with a timeout of `timeout` seconds for each.
 
     Raises DeliveryError if a delivery fails, after trying all places.
@@ -36,7 +36,7 @@ def deliver(outcome: Outcome, config: Settings, timeout: float) -> None:
         raise DeliveryError("; ".join(dict.fromkeys(failures)))  # two places may fail for the same reason
 
 
-def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Callable[[], None]]:
+def _places(outcome: Outcome, config: DeliverySettings, timeout: float) -> Iterator[Callable[[], None]]:
     if (textfile := config.metrics_textfile) is not None:
         yield lambda: metrics.write_textfile(outcome, textfile)
     if (configmap := config.kubernetes_result) is not None:
@@ -49,6 +49,6 @@ def _places(outcome: Outcome, config: Settings, timeout: float) -> Iterator[Call
         yield lambda: _export(outcome, config, port, timeout)
 
 
-def _export(outcome: Outcome, config: Settings, port: int, timeout: float) -> None:
+def _export(outcome: Outcome, config: DeliverySettings, port: int, timeout: float) -> None:
     with cluster.connected(config):  # when a failure is delivered, the job has already left the cluster
         exporter.publish(outcome, port, timeout)

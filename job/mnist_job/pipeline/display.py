@@ -8,7 +8,6 @@ from rich import progress
 from rich.table import Column
 
 from mnist_job import __version__
-from mnist_job.config.settings import JobConfig
 from mnist_job.data.dataset import Summary, shape_text
 from mnist_job.data.split import MOST_NAMED, named
 from mnist_job.log import Log
@@ -51,14 +50,17 @@ class Display:
             self._log.warning(f"there is no image of {named(summary.absent)}", classes=summary.absent[:MOST_NAMED])
 
     @contextmanager
-    def stage(self, doing: str, total: int | None = None) -> Iterator["Stage"]:
-        """Show a part of the job while this context is open: as a line in a log, or as a bar in a terminal."""
+    def stage(self, doing: str, epochs: int | None = None) -> Iterator["Stage"]:
+        """Show a part of the job while this context is open: as a line in a log, or as a bar in a terminal.
+
+        `epochs` is how many there are, if this part trains.
+        """
         if not self._log.is_live:
             self._log.info(doing)
-        task = self._bar.add_task(doing, total=total)
+        task = self._bar.add_task(doing, total=epochs)
         with self._bar:
             try:
-                yield Stage(self._log, self._bar, task)
+                yield Stage(self._log, self._bar, task, epochs or 0)
             finally:
                 self._bar.remove_task(task)
 
@@ -89,12 +91,12 @@ class Display:
 class Stage:
     """The display of a stage that is in progress."""
 
-    def __init__(self, log: Log, bar: progress.Progress, task: progress.TaskID) -> None:
-        self._log, self._bar, self._task = log, bar, task
+    def __init__(self, log: Log, bar: progress.Progress, task: progress.TaskID, epochs: int) -> None:
+        self._log, self._bar, self._task, self._epochs = log, bar, task, epochs
 
-    def entry(self, entry: News, config: JobConfig) -> None:
+    def entry(self, entry: News) -> None:
         """Show an entry: the start of the workers, their progress, the end of an epoch, or a restart."""
-        width = len(str(config.epochs))
+        width = len(str(self._epochs))
         match entry:
             case Start(workers, damaged):
                 for checkpoint in damaged:
@@ -106,13 +108,13 @@ class Stage:
             case Progress():
                 self._bar.update(
                     self._task,
-                    description=f"epoch {entry.epoch:>{width}}/{config.epochs}  step {entry.step:,}/{entry.steps:,}  "
+                    description=f"epoch {entry.epoch:>{width}}/{self._epochs}  step {entry.step:,}/{entry.steps:,}  "
                     f"loss {entry.train_loss:.4f}  {entry.images_per_second:,.0f} images/s",
                     completed=entry.epoch - 1 + entry.step / entry.steps,
                 )
             case Epoch():
                 self._log.info(
-                    f"epoch {entry.epoch:>{width}}/{config.epochs}  loss {entry.train_loss:.4f}  "
+                    f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}  "
                     f"validation loss {entry.validation_loss:.4f}  "
                     f"validation accuracy {entry.validation_accuracy:.4f}  {entry.seconds:.1f} s",
                     **asdict(entry),

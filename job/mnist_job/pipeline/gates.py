@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from mnist_job.config.settings import Settings
+from mnist_job.config.parts import GateSettings
 from mnist_job.errors import QualityError
 from mnist_job.results.outcome import Outcome
 
 
-def judged(config: Settings, outcome: Outcome) -> Outcome:
+def judged(config: GateSettings, outcome: Outcome) -> Outcome:
     """Return the outcome with the exit code for the model's quality and, if it is too low, a sentence that says why."""
     evaluation = outcome.evaluation
     assert evaluation is not None

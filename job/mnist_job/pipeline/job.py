@@ -18,7 +18,7 @@ from mnist_job.errors import (
     TrainingError,
     UsageError,
 )
-from mnist_job.evaluation.task import Evaluator
+from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.kubernetes import result
 from mnist_job.log import Log
 from mnist_job.models import saved_model
@@ -66,9 +66,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, summary, folder, evaluator)
-                outcome = _evaluated(
-                    this, evaluator, trained.model, summary.test_facts, record, trained.manifest[MODEL]
-                )
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL])
+                outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
@@ -82,14 +81,14 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             earlier.check_for_evaluation(folder)
-            model = saved_model.existing(config.model)
+            candidate = Candidate(saved_model.existing(config.model), files.shown(config.model))
         with this.stage("data", DataError, "reading the data"):
             checked = dataset.test_facts(dataset.load_test(config.data))
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(this, Evaluator(config), model, checked, None)
+            outcome = _evaluated(this, Evaluator(config), candidate, checked)
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
@@ -113,12 +112,12 @@ def _trained(
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
         EventFiles.opened(folder, this.log) as event_files,
-        live.Gauges.opened(config) as gauges,
+        live.Gauges.opened(config.name, config.epochs) as gauges,
     ):
         assert shown is not None
 
         def on_entry(entry: News) -> None:
-            shown.entry(entry, config)
+            shown.entry(entry)
             event_files.show(entry)
             match entry:
                 case Start(node=node):
@@ -129,7 +128,7 @@ def _trained(
         try:
             trained = trainer.train(config, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
-            raise result.explained(error, config, HASTY_SECONDS) from error.__cause__
+            raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
     last = trained.checkpoint
     return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
 
@@ -137,15 +136,14 @@ def _trained(
 def _evaluated(
     this: Run,
     evaluator: Evaluator,
-    model: files.File,
+    candidate: Candidate,
     checked: dataset.Facts,
-    training: TrainingRecord | None,
-    sha256: str | None = None,
+    training: TrainingRecord | None = None,
 ) -> Outcome:
-    """Evaluate the model and return the outcome. If `sha256` is given, the model's file must have it."""
+    """Evaluate the model and return the outcome."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result, sha256 = evaluator.evaluate(model, checked, sha256)
+        result, sha256 = evaluator.evaluate(candidate, checked)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),

@@ -39,7 +39,7 @@ class Run:
 
     @contextmanager
     def stage(
-        self, phase: str, kind: type[JobError], doing: str | None = None, total: int | None = None
+        self, phase: str, kind: type[JobError], doing: str | None = None, epochs: int | None = None
     ) -> Iterator[Stage | None]:
         """Run a stage in this context: show it as `doing`, and count its time as `phase`.
 
@@ -48,7 +48,7 @@ class Run:
         self.deadline.stage = kind
         tell(stage=kind.__name__)
         try:
-            with nullcontext() if doing is None else self.display.stage(doing, total) as shown:
+            with nullcontext() if doing is None else self.display.stage(doing, epochs) as shown:
                 yield shown
         except JobError:
             raise

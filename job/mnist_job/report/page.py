@@ -11,8 +11,7 @@ import numpy as np
 
 from mnist_job.config import sources
 from mnist_job.data.dataset import shape_text
-from mnist_job.evaluation.measures import MOST_DENSE, Evaluation, confidence_interval
-from mnist_job.evaluation.mistakes import LONGEST_SIDE, Mistake
+from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, Mistake, confidence_interval
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
 from mnist_job.results.outcome import Outcome

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from ray.util.metrics import Gauge
 
-from mnist_job.config.settings import JobConfig
 from mnist_job.training.progress import Progress
 
 REPEAT_SECONDS = 5.0  # Ray drops a value that was not set again for two of its reports, 20 s
@@ -23,13 +22,13 @@ GAUGES = {
 
 
 class Gauges:
-    """The metrics of a job. Use them in the driver, while it is connected to Ray."""
+    """The metrics of the job `name`, which trains `epochs` epochs. Use them in the driver, connected to Ray."""
 
     @classmethod
     @contextmanager
-    def opened(cls, config: JobConfig) -> Iterator["Gauges"]:
+    def opened(cls, name: str, epochs: int) -> Iterator["Gauges"]:
         """Publish metrics in this context. Keep the last values even without progress: an alert checks for that."""
-        gauges, ended = cls(config), threading.Event()
+        gauges, ended = cls(name, epochs), threading.Event()
         repeats = threading.Thread(target=gauges._repeat, args=(ended,), name="gauges", daemon=True)
         repeats.start()
         try:
@@ -38,8 +37,8 @@ class Gauges:
             ended.set()
             repeats.join()
 
-    def __init__(self, config: JobConfig) -> None:
-        self._tags, self._epochs = {"name": config.name}, config.epochs
+    def __init__(self, name: str, epochs: int) -> None:
+        self._tags, self._epochs = {"name": name}, epochs
         self._gauges = {name: Gauge(name, text, ("name",)) for name, text in GAUGES.items()}
         self._values: dict[str, float] = {}
 

@@ -18,10 +18,10 @@ from pyarrow import fs
 from mnist_job.log import Log
 from mnist_job.storage import files
 from mnist_job.storage.folder import RunFolder
-from mnist_job.system.lean import needless_hidden
+from mnist_job.system.environment import without_needless
 from mnist_job.training.progress import Epoch, News, Progress, Start
 
-with needless_hidden():
+with without_needless():
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary

@@ -159,6 +159,9 @@ def _made_and_locked(place: Place, output: str, made: list[str]) -> int:
 def _locked(place: Place, flags: int) -> int:
     """Open the lock file and lock it. Closing the returned file unlocks it.
 
+    The package filelock notices a lock file that was deleted, but not one whose folder was renamed, as it is before it
+    is removed here. It also creates the file in a dry run (filelock 4.2).
+
     Raises UsageError if another run has the lock, and FileNotFoundError if the file was removed.
     """
     path = Path(place.work, LOCK)

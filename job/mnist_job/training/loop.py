@@ -16,7 +16,7 @@ import keras
 import ray.train.collective
 import tensorflow as tf
 
-from mnist_job.config.settings import JobConfig
+from mnist_job.config.parts import LoopSettings
 from mnist_job.data import dataset, verify
 from mnist_job.errors import ClusterError
 from mnist_job.models import reference
@@ -32,7 +32,7 @@ FIRST_WORKER_SECONDS = 30.0  # after this, TensorFlow waits for the first worker
 VALIDATION_IMAGES_A_STEP = 1024  # for each worker: enough to keep a device busy, and few enough for any model
 
 
-def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, tell: Tell, clock: Clock) -> None:
+def train(config: LoopSettings, checked: dataset.Facts, checkpoints: Checkpoints, tell: Tell, clock: Clock) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
 
     Only the first worker reports and saves. `checked` describes the training data that the driver has checked.
@@ -91,7 +91,7 @@ def train(config: JobConfig, checked: dataset.Facts, checkpoints: Checkpoints, t
             tell(row)
 
 
-def start_tensorflow(config: JobConfig) -> tf.distribute.Strategy:
+def start_tensorflow(config: LoopSettings) -> tf.distribute.Strategy:
     """Let TensorFlow use the CPUs or the GPU of this worker, and join the other workers.
 
     Raises ClusterError if a GPU is required and TensorFlow finds none.
@@ -127,7 +127,9 @@ def _await_first_worker() -> None:
         time.sleep(0.01)
 
 
-def learning_rate(config: JobConfig, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(
+    config: LoopSettings, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Return the learning rate or, if it changes during training, its schedule: a function of the optimizer's step."""
     if config.learning_rate_schedule == "constant":
         return config.learning_rate

@@ -19,7 +19,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
@@ -37,12 +37,27 @@ _SIGNATURES: dict[Callable[..., Any], list[str]] = {
     FixedScalingPolicy._maybe_send_resource_request: ["self"],
 }
 """What is replaced below, with its parameters."""
+_CALLS: dict[Callable[..., Any], set[str]] = {
+    TrainController.__init__: {"scaling_policy", "failure_policy"},
+    TrainController.run: set(),
+    TrainController.get_result: set(),
+    DefaultFailurePolicy.__init__: {"failure_config"},
+    FixedScalingPolicy.__init__: {"scaling_config"},
+    RayTrainWorker.init_train_context: {
+        *("train_run_context", "distributed_context", "synchronization_actor", "storage_context"),
+        *("worker_callbacks", "controller_actor"),
+    },
+}
+"""What is called below, with the parameters that it must have."""
 
 
 def fits() -> bool:
-    """Return whether the installed Ray has what is replaced here, in the form that this module knows."""
-    attributes = hasattr(TrainController, "worker_group_cls") and hasattr(TrainController, "get_result")
-    return attributes and all(list(inspect.signature(one).parameters) == names for one, names in _SIGNATURES.items())
+    """Return whether the installed Ray has what is replaced and called here, in the form that this module knows."""
+    return (
+        hasattr(TrainController, "worker_group_cls")
+        and all(list(inspect.signature(one).parameters) == names for one, names in _SIGNATURES.items())
+        and all(names <= inspect.signature(one).parameters.keys() for one, names in _CALLS.items())
+    )
 
 
 class Trainer(DataParallelTrainer):

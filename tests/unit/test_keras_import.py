@@ -3,13 +3,13 @@ import sys
 
 PROGRAM = """
 import importlib.util, sys
-from mnist_job.system.lean import needless_hidden
-with needless_hidden():
+from mnist_job.system.environment import without_needless
+with without_needless():
     import keras
 assert not {"matplotlib", "matplotlib.pyplot", "sklearn"} & set(sys.modules), sorted(sys.modules)
 assert importlib.util.find_spec("sklearn") is not None
 import matplotlib.pyplot, sklearn
-with needless_hidden():
+with without_needless():
     import sklearn.base
 """
 
