@@ -262,11 +262,11 @@ def test_what_the_user_puts_on_pods_is_on_all_of_them():
 @pytest.mark.parametrize(
     ("files", "code", "told"),
     [
-        ({}, 1, "no result yet: look at RayJob NAME"),
+        ({}, 1, "no result yet: RayJob NAME has not ended, or could not start"),
         (
             {"rayjob": "demo-00000000", "exit-code": "0"},
             1,
-            "the result is that of RayJob demo-00000000; RayJob NAME has",
+            "the result is that of RayJob demo-00000000: RayJob NAME has",
         ),
         ({"rayjob": "NAME", "exit-code": "0", "accuracy": "0.98"}, 0, "accuracy: 0.98"),
         ({"rayjob": "NAME", "exit-code": "7", "reason": "too poor", "last-success": "{}"}, 7, "reason: too poor"),
