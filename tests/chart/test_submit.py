@@ -1,4 +1,4 @@
-"""What `mnist-job submit` creates for its flags is what Helm makes of the chart for the corresponding values."""
+"""Test that `mnist-job submit` creates what Helm creates from the corresponding values of the chart."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from tests.chart.test_names import GPUS, SETTINGS, other
 
 @pytest.fixture
 def submitted(capsys):
-    """What these arguments create."""
+    """Return the objects that these arguments create."""
 
     def dry_run(*arguments: object) -> Manifests:
         where = ("--name", RELEASE, "--namespace", NAMESPACE)

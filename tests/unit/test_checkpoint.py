@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, what is damaged is skipped, and no run starts from the beginning unnoticed."""
+"""Test checkpoints: restored as they were saved, skipped if damaged, and never all ignored without an error."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def step(network, optimizer) -> None:
 
 @pytest.fixture
 def saved(trained, tmp_path) -> tuple[Checkpoints, Path]:
-    """After three epochs: the last two are kept."""
+    """Save a checkpoint after each of three epochs. The last two are kept."""
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), RUN)
     for epochs in (1, 2, 3):
         checkpoints.save(*trained, history(epochs), 2)
@@ -129,14 +129,14 @@ def test_a_checkpoint_of_before_training_accuracy_was_measured_is_gone_on_with(s
 
 
 def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):
-    """What a killed run's last process still writes cannot damage what the next run saves."""
+    """The last process of a killed run may still write. It must not damage what the next run saves."""
     _, folder = saved
     Checkpoints(fs.LocalFileSystem(), str(folder), LATER).save(*trained, history(3), 2)
     assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000003-{LATER}"]
 
 
 def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is_removed(trained, saved):
-    """Killed while it saved epoch 4; what the next run saves then leaves epoch 3, the last one before it, intact."""
+    """A run was killed while it saved epoch 4. The next run saves it again, and must keep epoch 3."""
     _, folder = saved
     unfinished = folder / f"0000004-{RUN}"
     unfinished.mkdir()
@@ -173,7 +173,7 @@ def test_what_else_lies_among_the_checkpoints_is_left_alone(trained, saved):
 
 @pytest.mark.parametrize("file", [MODEL, OPTIMIZER, HISTORY])
 def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(trained, saved, file):
-    """Even by one that is intact. Another one is chosen when the workers start again."""
+    """It is not restored even if the new one is intact. The workers choose again when they restart."""
     checkpoints, folder = saved
     newest = checkpoints.newest()
     assert newest is not None

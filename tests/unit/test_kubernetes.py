@@ -1,4 +1,4 @@
-"""What the commands for Kubernetes say of a cluster's answers. A real cluster gives them in tests/e2e."""
+"""Test what the Kubernetes commands print for a cluster's answers. tests/e2e has a real cluster."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ LABELS = {"app.kubernetes.io/instance": "nightly", "app.kubernetes.io/name": "mn
 
 
 class Cluster(ThreadingHTTPServer):
-    """Answers with what stands in `objects` under the path: JSON with code 200, (code, message), or a log's text."""
+    """Answers with the entry of `objects` for the path: JSON with code 200, (code, message), or the text of a log."""
 
     daemon_threads = True
 
@@ -196,7 +196,7 @@ USER = "{users: [{name: here, user: {exec: {apiVersion: client.authentication.k8
         (b"a: [", "cannot be used: while parsing"),
         (b"\xff\xfe\x00", "cannot be used: "),
         (b"{contexts: [], users: [], clusters: []}", "cannot be used: "),
-        (None, "cannot be used: "),  # a folder
+        (None, "cannot be used: "),  # a folder in place of the file
         ((USER % "there-is-none").encode(), "cannot log in: [Errno 2] No such file or directory: 'there-is-none'"),
         ((USER % "false").encode(), "cannot log in: exec: process returned 1"),
     ],
@@ -220,7 +220,7 @@ def test_a_kubeconfig_that_is_none_or_cannot_log_in(tmp_path, monkeypatch, capsy
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> Path:
-    """A key and a certificate that nobody has signed."""
+    """Write a key and a self-signed certificate."""
     folder = tmp_path_factory.mktemp("certificate")
     made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1")
     names = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "both", "-out", folder / "certificate")
@@ -231,7 +231,7 @@ def certificate(tmp_path_factory) -> Path:
 
 
 def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, capsys, certificate):
-    """Not as `0 SSLError`, and not after some tries: it will not be trusted in five seconds either."""
+    """The command prints no `0 SSLError` and does not retry, because the certificate will not become valid."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     cluster.socket = context.wrap_socket(cluster.socket, server_side=True)
@@ -240,7 +240,7 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, ca
     file.write_text(content.replace("http://", "https://"))
     assert main(["list"]) == 4
     (line,) = told(capsys)[1]
-    assert "its certificate is not trusted: self" in line  # "self-signed certificate", "self signed certificate"
+    assert "its certificate is not trusted: self" in line  # OpenSSL: "self-signed" or "self signed"
     assert "certificate-authority have to be those of this cluster" in line
     file.write_text(
         content.replace("http://", "https://").replace("server:", f"certificate-authority: {file}\n    server:")
@@ -510,7 +510,7 @@ def test_ray_s_colours_are_for_terminals(cluster, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", [("logs", "nightly", "--follow"), ("status", "nightly", "--watch")])
 def test_a_reader_that_goes_ends_the_command_and_not_the_job(cluster, tmp_path, command):
-    """`| head -1`: at once, although neither the job nor its log comes to an end."""
+    """With `| head -1`, the command ends at once, although neither the job nor its log has ended."""
     cluster.has(rayjob("Running"))
     cluster.objects[PODS] = {"items": [pod("head", RUNS)]}
     cluster.objects[f"{PODS}/{NAME}-x-head/log"] = "first\nsecond\n"

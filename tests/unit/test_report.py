@@ -1,4 +1,4 @@
-"""The report: all of a run on one page that needs nothing else, whatever the run was like."""
+"""Test the report: it shows all of a run on one page that needs no other files, for all kinds of runs."""
 
 import json
 import re
@@ -30,7 +30,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """What a page holds; an element that is closed in another's place is an error."""
+    """Parses a page. An element that is closed at the wrong place is an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def plots(self) -> list[str]:
-        """What each plot says of itself."""
+        """Return the description of each plot."""
         return [svg["aria-label"] for svg in self.all("svg") if svg["role"] == "img"]
 
 
@@ -218,13 +218,13 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2's."""
+    """Return the contrast by the formula of WCAG 2."""
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
 
 
 def mixed(colour: tuple[float, ...], page: str) -> str:
-    """What a cell of the confusion matrix shows where it is strongest."""
+    """Return what a cell of the confusion matrix shows if its colour is strongest."""
     below = (int(page[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return "#" + "".join(
         f"{round(255 * (plots.MOST_OPAQUE * a + (1 - plots.MOST_OPAQUE) * b)):02x}"
@@ -268,7 +268,7 @@ def test_it_is_the_same_again_from_the_outcome_s_file():
 
 
 def parsed(words: list[str], monkeypatch) -> JobConfig | EvaluateConfig:
-    """The settings that the program would run with."""
+    """Return the settings that the program would use."""
     taken = []
     with monkeypatch.context() as patch:
         for name in ("run", "evaluate"):

@@ -1,4 +1,4 @@
-"""What runs of the same name have left: gone on with, known to be done, or refused with what differs."""
+"""Test what a run does with what runs of the same name have left: resume it, deliver it again, or refuse it."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Private temporary folders: one for a process and its children, gone at the end, and nothing else touched."""
+"""Test private temporary folders: one for a process and its children, removed at the end; nothing else is touched."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from mnist_job.system import temporary
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """The temporary folder, as TMPDIR names it."""
+    """Return the temporary folder that TMPDIR names."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
@@ -38,7 +38,7 @@ def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
 
 
 def abandon(place: Path) -> Path:
-    """The folder of a process that was killed."""
+    """Return the folder of a process that was killed."""
     script = (
         "import os; from mnist_job.system import temporary\n"
         "with temporary.private() as it: print(it, flush=True); os._exit(1)"
