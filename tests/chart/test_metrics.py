@@ -1,4 +1,4 @@
-"""Test the objects for Prometheus Operator and Grafana. Their kinds have no schema, so fields are checked one by one."""
+"""Test the objects for Prometheus Operator and Grafana, field by field, because their kinds have no schema here."""
 
 import json
 

@@ -102,7 +102,7 @@ def test_all_objects_carry_the_standard_labels(file):
 
 @shapes
 def test_no_pod_of_ray_carries_a_name_of_its_own(file):
-    """The head's Service selects by `app.kubernetes.io/name: kuberay`. KubeRay sets this label, so the chart must not."""
+    """The head's Service selects by `app.kubernetes.io/name: kuberay`. KubeRay sets this label, not the chart."""
     pods = shape(file).pods
     for component in ("head", "worker"):
         assert "app.kubernetes.io/name" not in pods[component]["metadata"]["labels"]

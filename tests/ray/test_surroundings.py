@@ -1,4 +1,4 @@
-"""A run computes the same in whatever surroundings: variables, Keras's file, the current folder, a proxy."""
+"""Test that a run computes the same for all variables, files of Keras, files in the current folder, and proxies."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def loss(folder: Path) -> float:
 
 
 def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
-    """And workers speak to each other directly, whatever proxy there is for the rest."""
+    """Also, workers connect to each other directly, and not through a proxy."""
     clean, stray = tmp_path / "clean", tmp_path / "stray"
     for folder in (clean, stray, stray / "tensorflow", tmp_path / "keras"):
         folder.mkdir()
