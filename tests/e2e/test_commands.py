@@ -97,7 +97,7 @@ def test_the_same_again_starts_nothing(user, first):
 def test_a_run_below_the_accuracy_asked_for_ends_with_its_code(user, first):
     done = user.submit("first", "--min-accuracy", 1, "--wait")
     assert done.returncode == 7
-    assert "in place of first-" in done.stdout
+    assert "started; it replaces first-" in done.stdout
     assert done.stderr.startswith("mnist-job: ")
     assert "--min-accuracy" in done.stderr
     assert user.command("cancel", "first", "--delete").returncode == 0

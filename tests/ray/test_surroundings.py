@@ -61,4 +61,4 @@ def test_a_file_that_all_processes_would_import_is_named_at_once(tmp_path):
     (tmp_path / "numpy.py").touch()
     result = job(*RUN, cwd=tmp_path, PYTHONPATH=os.pathsep + os.environ.get("PYTHONPATH", ""))
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"mnist-job: {tmp_path}/numpy: would be imported in place of the package numpy")
+    assert result.stderr.startswith(f"mnist-job: {tmp_path}/numpy: would be imported instead of the package numpy")

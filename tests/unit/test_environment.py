@@ -104,7 +104,7 @@ def test_a_file_that_would_stand_in_for_a_package_is_refused(tmp_path, monkeypat
     environment.prepare()  # nothing is imported from this folder, so it may contain anything
     sys.path.insert(0, entry.format(folder=tmp_path))
     package = name.partition("/")[0].removesuffix(".py")
-    with pytest.raises(UsageError, match=f"{tmp_path}/{package}: would be imported in place of the package {package}"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/{package}: would be imported instead of the package {package}"):
         environment.prepare()
 
 

@@ -106,7 +106,7 @@ def test_everything_that_is_known_of_a_run_is_in_it():
     assert [f"{row.learning_rate:.3g}" in rate for row in (first, last)] == [True, True]
     assert "4 classes" in confusion
     assert f"{min(measured.recall):.4f}" in recall
-    assert f"{sum(ended.phases.values()):.1f} in all" in time
+    assert f"{sum(ended.phases.values()):.1f} in total" in time
     for row in measured.confusion:
         assert all(str(count) in page.words for count in row)
     for text in (*PHASES.values(), *ended.identity.versions, *ended.identity.versions.values()):

@@ -36,11 +36,11 @@ _SIGNATURES: dict[Callable[..., Any], list[str]] = {
     FixedScalingPolicy.after_controller_start: ["self", "train_run_context"],
     FixedScalingPolicy._maybe_send_resource_request: ["self"],
 }
-"""What is replaced below, with its parameters."""
+"""The functions that are replaced below, with their parameters."""
 
 
 def fits() -> bool:
-    """Return whether the installed Ray has what is replaced here, in the form that this module knows."""
+    """Return whether the installed Ray has the functions that are replaced here, with the same parameters."""
     attributes = hasattr(TrainController, "worker_group_cls") and hasattr(TrainController, "get_result")
     return attributes and all(list(inspect.signature(one).parameters) == names for one, names in _SIGNATURES.items())
 
