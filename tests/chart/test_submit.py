@@ -178,7 +178,7 @@ def test_faults_of_the_values_file(content, told, capsys, tmp_path):
     assert capsys.readouterr().err.startswith(f"mnist-job: {told.format(file)}")
 
 
-def test_helm_s_library_is_not_needed_but_by_submit(monkeypatch, capsys):
+def test_only_submit_needs_helms_library(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "helm_python", None)
     assert main(["submit", "--dry-run"]) == 2
     assert "pip install 'mnist-job[submit]'" in capsys.readouterr().err

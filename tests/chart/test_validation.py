@@ -216,7 +216,7 @@ def test_what_the_cluster_lacks_is_told(apis, values, sentence, on_a_cluster):
     assert re.fullmatch(sentence, fault), fault
 
 
-def test_a_cluster_with_everything_is_content(on_a_cluster):
+def test_a_cluster_with_all_apis_is_accepted(on_a_cluster):
     everything = on_a_cluster("ray.io/v1/RayJob", "kueue.x-k8s.io/v1beta2", "monitoring.coreos.com/v1")
     values = {"scheduling": {"provider": "kueue", "queue": "a"}, "metrics": {"podMonitor": {"enabled": True}}}
     assert faults(values, everything) == []

@@ -136,7 +136,7 @@ def test_a_finished_job_is_judged_by_the_accuracy_that_is_wanted_now(tmp_path, u
     assert outcome(tmp_path)["exit_code"] == 0
 
 
-def test_a_changed_job_is_refused_and_forced_anew(tmp_path, undisturbed):
+def test_a_changed_job_is_refused_unless_forced(tmp_path, undisturbed):
     subprocess.run(["cp", "-r", undisturbed / "runs", tmp_path], check=True)
     before = checksums(tmp_path)
     changed = (*RUN, "--epochs", "1", "--seed", "5")

@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(saved, file, how):
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "altered", "gone"])
 @pytest.mark.parametrize("file", FILES)
-def test_where_none_is_intact_training_does_not_start_from_nothing(saved, file, how):
+def test_without_an_intact_checkpoint_training_does_not_start_again(saved, file, how):
     checkpoints, folder = saved
     for checkpoint in folder.iterdir():
         damage(checkpoint / file, how)
@@ -109,7 +109,7 @@ def test_where_none_is_intact_training_does_not_start_from_nothing(saved, file, 
         checkpoints.newest()
 
 
-def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
+def test_an_unfinished_first_checkpoint_is_ignored(trained, tmp_path):
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
     assert checkpoints.newest() is None
     checkpoints.save(*trained, history(1), 2)
@@ -117,7 +117,7 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
     assert checkpoints.newest() is None
 
 
-def test_a_checkpoint_of_before_training_accuracy_was_measured_is_gone_on_with(saved):
+def test_a_checkpoint_without_training_accuracy_is_resumed(saved):
     checkpoints, folder = saved
     former = [{k: v for k, v in asdict(row).items() if k != "train_accuracy"} for row in history(3)]
     newest = folder / f"0000003-{RUN}"
@@ -157,7 +157,7 @@ def test_an_unfinished_checkpoint_that_is_newer_is_left_to_who_writes_it(trained
     assert sorted(path.name[:7] for path in folder.iterdir()) == ["0000003", "0000004", "0000009"]
 
 
-def test_what_else_lies_among_the_checkpoints_is_left_alone(trained, saved):
+def test_other_files_among_the_checkpoints_are_left_alone(trained, saved):
     checkpoints, folder = saved
     theirs = [folder / "0000001-mine", folder / f"0000002-{RUN}" / "mine", folder / "notes.txt"]
     theirs[0].mkdir()
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(train
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
-def test_a_checkpoint_says_how_many_workers_trained_unless_it_is_of_before_that_was_kept(saved):
+def test_a_checkpoint_has_the_number_of_workers_unless_it_is_old(saved):
     checkpoints, folder = saved
     newest = checkpoints.newest()
     assert newest is not None
@@ -205,7 +205,7 @@ def test_a_checkpoint_says_how_many_workers_trained_unless_it_is_of_before_that_
     assert (newest.workers, newest.history, newest.damaged) == (None, history(3), [])
 
 
-def test_an_elastic_run_that_has_only_its_evaluation_left_tells_what_is_known_of_its_training(trained, tmp_path):
+def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_training(trained, tmp_path):
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)

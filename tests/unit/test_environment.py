@@ -64,7 +64,7 @@ def test_what_changes_a_result_is_pinned_or_dropped(name, value):
         ),
     ],
 )
-def test_what_says_where_things_are_stays(name):
+def test_variables_about_places_are_kept(name):
     os.environ[name] = "value"
     environment.pin()
     assert os.environ[name] == "value"

@@ -254,7 +254,7 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, ca
     assert main(["list"]) == 0
 
 
-def test_one_without_credentials_is_told_so_and_not_of_rights(cluster, capsys):
+def test_missing_credentials_are_not_reported_as_missing_rights(cluster, capsys):
     refused = (
         'rayjobs.ray.io is forbidden: User "system:anonymous" cannot list resource "rayjobs" in API group "ray.io"'
     )
@@ -357,7 +357,7 @@ def test_watching_ends_when_nothing_more_comes_and_an_interruption_leaves_the_jo
     assert json.loads(line)["phase"] == "Succeeded"
 
 
-def test_the_job_is_the_one_that_is_named_and_else_that_of_the_environment(cluster, capsys, monkeypatch):
+def test_the_job_is_the_argument_or_the_environment_variable(cluster, capsys, monkeypatch):
     cluster.has(rayjob("Running"))
     assert main(["status"]) == 4
     assert "there is no job mnist-job in namespace team" in told(capsys)[1][0]
@@ -446,7 +446,7 @@ def test_cancel_and_submit_again(cluster, capsys, monkeypatch):
     assert cluster.patches == [(path, {"spec": {"suspend": True}}), (path, {"spec": {"suspend": False}})]
 
 
-def test_what_is_over_is_not_cancelled(cluster, capsys):
+def test_a_finished_job_is_not_cancelled(cluster, capsys):
     cluster.has(rayjob("Complete", jobStatus="SUCCEEDED"))
     assert main(["cancel", "nightly", "-o", "json"]) == 0
     assert json.loads(told(capsys)[0])["action"] == "none"

@@ -28,7 +28,7 @@ def kept(image: np.ndarray, brightest: int = 255) -> np.ndarray:
 
 
 @pytest.mark.parametrize("images", [1, 30, 500])
-def test_they_are_the_wrong_ones_that_the_model_was_surest_of(images):
+def test_the_mistakes_are_those_with_the_highest_probability(images):
     random = np.random.default_rng(images)
     probabilities = random.dirichlet(np.ones(5), images).astype(np.float32)
     labels = random.integers(0, 5, images)

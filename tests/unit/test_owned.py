@@ -149,7 +149,7 @@ KINDS = ("file", "empty folder", "folder", "link to a folder", "link to a file",
     ending=st.sampled_from(ENDINGS),
     on_store=st.booleans(),
 )
-def test_what_somebody_else_has_put_there_stays_as_it_is(
+def test_files_of_users_stay_unchanged(
     before: Callable[[str], None],
     foreign: list[tuple[str, str]],
     ending: Callable[[str], None],
@@ -267,7 +267,7 @@ def test_a_rename_replaces_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["{}", "store://{}"])
-def test_what_versions_before_markers_left_is_known(tmp_path, place):
+def test_folders_of_versions_without_markers_are_recognized(tmp_path, place):
     output = place.format(tmp_path)
     leave_result(output)
     leave_unfinished(output)

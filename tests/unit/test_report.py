@@ -244,7 +244,7 @@ def test_its_colours_have_the_contrast_of_wcag_aa(theme):
         assert contrast(colours["ink"], mixed(cell, colours["page"])) >= 4.5
 
 
-def test_what_it_is_given_is_escaped():
+def test_text_from_outside_is_escaped():
     config = JobConfig(data=f"{SCRIPT}.npz", output=f"{SCRIPT}<svg onload=x>\"'", epochs=3)
     identity = Identity.of(config)
     identity = replace(identity, version=SCRIPT, versions={SCRIPT: SCRIPT}, data_sha256=SCRIPT)
@@ -361,7 +361,7 @@ def test_an_outcome_of_before_is_read():
     assert Page(report.render(former)).all("img") == []
 
 
-def test_what_nobody_recorded_of_the_training_is_not_made_up():
+def test_missing_figures_of_the_training_are_not_invented():
     words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
     assert "workers not known" in words
     assert "restarted" not in words

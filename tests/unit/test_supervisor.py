@@ -201,7 +201,7 @@ def test_the_third_interrupt_ends_a_driver_that_hears_none(tmp_path):
     assert not Path(folder).exists()
 
 
-def test_a_driver_that_does_not_hear_its_timeout_is_ended_as_what_it_was_doing(tmp_path):
+def test_a_driver_that_ignores_its_timeout_ends_with_the_code_of_its_stage(tmp_path):
     work = "tell(stage='TrainingError')\nready()\ntime.sleep(1000)"
     result = ended(work, tmp_path, timeout=0.1, before="supervisor.DEAF_SECONDS = 0")
     sentence = "mnist-job: --timeout 0.1: the run took longer, and did not stop when it was interrupted\n"

@@ -23,7 +23,7 @@ def made(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
-def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
+def test_temporary_files_are_in_one_folder_that_is_removed(place):
     with temporary.private() as folder:
         with tempfile.NamedTemporaryFile(delete=False) as file, temporary.private() as inner:
             assert inner == folder == Path(file.name).parent == Path(os.environ["TMPDIR"])
@@ -47,7 +47,7 @@ def abandon(place: Path) -> Path:
     return Path(left.stdout.strip())
 
 
-def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(place):
+def test_folders_of_killed_processes_are_removed_and_those_in_use_stay(place):
     folder = abandon(place)
     (folder / "session/logs").mkdir(parents=True)
     (folder / "session/logs/raylet.out").write_text("")

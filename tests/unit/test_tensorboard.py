@@ -85,7 +85,7 @@ def test_they_can_be_read_while_they_grow(output, tmp_path, monkeypatch):
     assert seen == [[5, 5], [5, 5, 6, 6]]
 
 
-def test_what_goes_on_after_a_loss_or_in_another_process_is_another_file(output, tmp_path):
+def test_a_restart_or_another_process_starts_a_new_file(output, tmp_path):
     with RunFolder.opened(output, "job", RUN) as folder:
         folder.filesystem.create_dir(folder.checkpoints)  # with it, the folder is kept
         with EventFiles.opened(folder, Log()) as files:
@@ -118,7 +118,7 @@ def test_a_run_that_recorded_nothing_has_none(output, tmp_path):
     assert [path.name for path in (tmp_path / "runs/job").glob("[!.]*")] == [OUTCOME]
 
 
-def test_what_cannot_be_written_is_said_once_and_made_up_for_later(tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_once_and_repeated_later(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "COPYING", 1e9)
     said = io.StringIO()
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
