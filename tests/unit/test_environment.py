@@ -83,7 +83,7 @@ CHANGES = st.builds(
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `surroundings` restores everything at the end
 def test_in_any_environment_the_same_is_computed_at_the_same_places(stays, stray):
-    """Whatever variables of these libraries the user has set, those of a run are the same as in a clean shell."""
+    """For all other variables that a user sets, the variables of a run are the same as in a clean shell."""
     assume(not stray.keys() & environment._KEPT)
     pinned = []
     for variables in (stays, stays | stray):
