@@ -1,15 +1,15 @@
-# `make run` and `make test` need Python 3.11 or later and nothing else; they make .venv and keep it current.
+# `make run` and `make test` need only Python 3.11 or later. They create .venv and update it.
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
 
 .PHONY: run test e2e e2e-full benchmark chart lock clean
 
-## Train on scikit-learn's digits with two workers: the whole job, in under a minute once it is installed.
+## Run the whole job on scikit-learn's digits with two workers. After the installation it takes less than a minute.
 run: .venv/run
 	$(BIN)/mnist-job run --data digits
 
-## Everything that is checked without a Kubernetes cluster. Options for pytest: make test PYTEST="-k metrics"
+## Run all checks that need no Kubernetes cluster. Options for pytest: make test PYTEST="-k metrics"
 test: .venv/test
 	@$(call timed,ruff format,$(BIN)/ruff format --check .)
 	@$(call timed,ruff check,$(BIN)/ruff check .)
@@ -18,25 +18,26 @@ test: .venv/test
 	@$(call timed,unit and chart tests,$(BIN)/pytest tests/unit tests/chart $(TWO) $(PYTEST))
 	@$(call timed,Ray tests,$(BIN)/pytest tests/ray $(TWO) -m "not full" --durations=20 $(PYTEST))
 
-## The chart, on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
+## Test the chart on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
 	@$(call timed,end-to-end tests,$(BIN)/pytest tests/e2e -m "not full" --durations=0 $(PYTEST))
 
-## What is too long for each change: all of tests/ray and tests/e2e. Before a release, and after a change that concerns it.
+## Run all of tests/ray and tests/e2e. Do this before a release, or after a change that concerns them: it takes too long
+## for each change.
 e2e-full: .venv/test
 	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray --durations=0 $(PYTEST))
 	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
 
-## This job beside what people would otherwise use: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]
+## Compare this job with other ways to train: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]
 benchmark: .venv/test .venv-benchmark/installed
 	$(BIN)/python -m ops.benchmark run $(MNIST) $(if $(QUICK),--quick) $(if $(ROWS),--rows $(ROWS))
 
-## What of the chart is generated from job/mnist_job/config/settings.py and from its own comments.
+## Generate the parts of the chart and the documents that come from job/mnist_job/config/settings.py and values.yaml.
 chart: .venv/test
 	$(BIN)/python ops/chart.py
 
-## Resolve the dependencies anew, all to the versions that the tests run with. No uv.lock: it would hold the address of the
-## registry it was made with.
+## Resolve the dependencies again, all to the versions that the tests use. There is no uv.lock, because it would contain
+## the address of the registry.
 lock: .venv/uv
 	$(UV) pip compile $(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 	$(UV) pip compile $(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
@@ -49,7 +50,7 @@ clean:
 	rm -rf .venv .venv-benchmark runs .mypy_cache .pytest_cache .ruff_cache
 
 COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-header
-# Byte-compiled while installing: else each worker that may not write there compiles TensorFlow anew.
+# Compile to bytecode at installation. Without it, each worker that cannot write there would compile TensorFlow again.
 INSTALL := pip install --quiet --require-hashes --compile-bytecode
 PACKAGE := pip install --quiet --no-deps --editable .
 
@@ -70,13 +71,13 @@ PACKAGE := pip install --quiet --no-deps --editable .
 	@touch $@
 
 .venv-benchmark/installed: .venv/uv requirements-benchmark.lock
-	@echo "installing what the benchmark compares with: about 5 GB, most of it the libraries of CUDA that torch is linked to"
+	@echo "installing the packages of the other ways to train: about 5 GB, mostly the CUDA libraries that torch is linked to"
 	$(UV) venv --quiet --clear --python $(BIN)/python .venv-benchmark
 	$(UV) $(INSTALL) --python .venv-benchmark/bin/python -r requirements-benchmark.lock
 	@touch $@
 
-# Two tests at once, which wait for Ray and for timeouts most of the time. Those that share a fixture stay together.
+# Run two tests at once, because they mostly wait for Ray and for timeouts. Tests that share a fixture stay together.
 TWO := --numprocesses 2 --dist loadscope
 
-# $(call timed,NAME,COMMAND): run it, and say how long it took.
+# $(call timed,NAME,COMMAND): run the command, and print how long it took.
 timed = start=$$(date +%s); $(2) && echo "--- $(1): $$(($$(date +%s) - start)) s"

@@ -1,8 +1,10 @@
 """Generate the parts of chart and documents that repeat the job's settings and the chart's values: `make chart`.
 
-`settings:` in values.yaml and the tables in docs/settings.md come from mnist_job.config.settings; values.schema.json
-from that and ops/values.schema.yaml; the tables in the chart's README from values.yaml and its comments. tests/chart
-fails if one of them is not current.
+- `settings:` in values.yaml and the tables in docs/settings.md come from mnist_job.config.settings;
+- values.schema.json comes from these settings and ops/values.schema.yaml;
+- the tables in the chart's README come from values.yaml and its comments.
+
+A test in tests/chart fails if one of them is not current.
 """
 
 import json
@@ -21,7 +23,7 @@ from mnist_job.config.sources import flag
 CHART = Path(__file__).parent.parent / "charts/mnist-job"
 SETTINGS = Path(__file__).parent.parent / "docs/settings.md"
 SCHEMA = Path(__file__).parent / "values.schema.yaml"
-# The chart decides these: from the release's name, its storage, its workers, its metrics.
+# The chart sets these itself, from the name of the release and its values for storage, workers and metrics.
 DECIDED = {
     "name",
     "output",
@@ -46,7 +48,7 @@ class Row(NamedTuple):
 
 
 def generated() -> dict[Path, str]:
-    """Each file that is generated, whole or in part, as it should be."""
+    """Return the expected text of each file that is generated, completely or in part."""
     values = _between((CHART / "values.yaml").read_text(), "  # <settings>\n", "  # </settings>\n", _settings_block())
     readme = _between((CHART / "README.md").read_text(), "<!-- values -->\n", "<!-- /values -->\n", _tables(values))
     properties = JobConfig.model_json_schema()["properties"]
@@ -61,7 +63,7 @@ def generated() -> dict[Path, str]:
 
 
 def _settings() -> dict[str, dict[str, Any]]:
-    """The schema of each setting that a user of the chart chooses, by groups."""
+    """Return the schema of each setting that a user of the chart can set, sorted by group."""
     properties = JobConfig.model_json_schema()["properties"]
     chosen = {name: setting for name, setting in properties.items() if name not in DECIDED}
     return dict(sorted(chosen.items(), key=lambda item: GROUPS.index(item[1]["group"])))
@@ -73,7 +75,7 @@ def _settings_block() -> str:
     for name, setting in _settings().items():
         if setting["group"] != group:
             group = setting["group"]
-            lines += ["", f"## {group}"]  # no comment of the setting below it
+            lines += ["", f"## {group}"]  # `##`, so that it is not read as a comment of the next setting
         in_effect = "" if setting["in_effect"] is None else f"; null is {setting['in_effect']}"
         sentence = f"{setting['description'][0].upper()}{setting['description'][1:]}{in_effect}."
         lines += textwrap.wrap(sentence, WIDTH - 2, initial_indent="# ", subsequent_indent="# ")
@@ -105,16 +107,16 @@ def _schema() -> dict[str, Any]:
             name: {key: value for key, value in setting.items() if key not in left_out}
             for name, setting in _settings().items()
         },
-        # One that may be null is as good as absent: Helm drops it.
+        # A setting that may be null is not required, because Helm drops values that are null.
         "required": [name for name, setting in _settings().items() if setting["default"] is not None],
     }
     _make_strict(schema)
-    schema["required"].remove("global")  # Helm's own; a parent chart sets it
+    schema["required"].remove("global")  # Helm adds it if a parent chart sets it
     return schema
 
 
 def _make_strict(schema: Any) -> None:
-    """Wherever properties are named: an object with these keys, and no others."""
+    """In each part of the schema that has properties, require an object with exactly these keys."""
     if isinstance(schema, list):
         for item in schema:
             _make_strict(item)
@@ -130,7 +132,7 @@ def _make_strict(schema: Any) -> None:
 
 
 def _tables(values: str) -> str:
-    """A table for each top-level value, in the order of the file."""
+    """Return a table for each top-level value, in the order of the file."""
     lines = values.splitlines()
     root = yaml.compose(values)
     assert isinstance(root, yaml.MappingNode)
@@ -148,7 +150,7 @@ def _tables(values: str) -> str:
 
 
 def rows(key: yaml.Node, node: yaml.Node, lines: list[str], prefix: str = "") -> Iterator[Row]:
-    """A value of values.yaml, and the values within it."""
+    """Yield a value of values.yaml, and the values inside it."""
     path = f"{prefix}{key.value}"
     comment = _comment_above(key.start_mark.line, lines)
     if isinstance(node, yaml.MappingNode) and not node.flow_style:

@@ -1,4 +1,4 @@
-"""What the tests share: the program as a process, and the external tools that some need."""
+"""Fixtures and helpers of all tests: the program as a process, and the external tools that some tests need."""
 
 import os
 import shutil
@@ -23,15 +23,15 @@ PROGRAM = str(Path(sys.executable).with_name("mnist-job"))
 RAY = str(Path(sys.executable).with_name("ray"))
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 WAIT_SECONDS = 240
-LONG = ("--data", "digits", "--epochs", "100000", "--workers", "1")  # it does not end by itself
+LONG = ("--data", "digits", "--epochs", "100000", "--workers", "1")  # a run that does not end by itself
 PARTS = ["job", *sorted(path.stem for path in Path(mnist_job.__file__).parent.iterdir() if path.name[0] != "_")]
 """Names that a user's own files may have: those of the package's parts, and of the folder that it lies in."""
 
 TINY = ("--data", "digits", "--epochs", "1", "--workers", "1")  # the shortest real run
-PAIR = ("--workers", "2")  # after one of these: with another worker
+PAIR = ("--workers", "2")  # added to one of these: two workers
 
 for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
-    del os.environ[_name]  # a developer's own settings are no part of a test
+    del os.environ[_name]  # remove a developer's own settings
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
@@ -40,7 +40,7 @@ _started: list[subprocess.Popen[str]] = []
 
 @pytest.fixture(autouse=True)
 def nothing_runs_on() -> Iterator[None]:
-    """What a test has started ends with it, however the test ends: a run that trains on would slow all that follow."""
+    """Kill every process that a test has started and not ended, because a run that continues slows the next tests."""
     before = len(_started)
     yield
     for process in _started[before:]:
@@ -58,19 +58,19 @@ def nothing_runs_on() -> Iterator[None]:
 def start(
     *arguments: object, cwd: Path, program: Sequence[str] = (PROGRAM,), **environment: str
 ) -> subprocess.Popen[str]:
-    """The program as a process, its output piped."""
+    """Start the program as a process, with its output piped."""
     return spawn([*program, *map(str, arguments)], cwd=cwd, env=os.environ | environment, start_new_session=True)
 
 
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[str]:
-    """A process that does not outlive the test, its output piped."""
+    """Start a process that ends with the test, with its output piped."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     _started.append(process)
     return process
 
 
 def job(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The program run to its end."""
+    """Run the program to its end."""
     process = start(*arguments, cwd=cwd, **environment)
     stdout, stderr = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
@@ -87,12 +87,12 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def command_line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
-    except psutil.Error:  # it has ended meanwhile
+    except psutil.Error:  # it has just ended
         return ""
 
 
 def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
-    """Returns when the program has printed a line that begins so."""
+    """Wait until the program has printed a line with this beginning."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(beginning):
@@ -102,7 +102,7 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 
 @dataclass
 class Head:
-    """A Ray head of a test's own, which demands TOKEN: the addresses of its cluster and of its Jobs API, its folder."""
+    """A Ray head of a single test, which needs TOKEN: the addresses of its cluster and its Jobs API, and its folder."""
 
     address: str
     jobs: str
@@ -111,7 +111,7 @@ class Head:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a `ray start --block` and what it has started, as where a node loses its power."""
+    """Kill a `ray start --block` and everything that it has started, as if the node lost its power."""
     for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             part.kill()
@@ -120,11 +120,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def ray_head(folder: Path, *flags: str, port: int | None = None, **environment: str) -> Iterator[Head]:
-    """A Ray head as `ray start --head` makes it, ready to take jobs."""
+    """Start a Ray head with `ray start --head`, and wait until it accepts jobs."""
     port, dashboard = port or free_port(), free_port()
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}", *flags]
-    command += [f"--dashboard-agent-listen-port={free_port()}"]  # or two clusters on a machine get in each other's way
-    # A folder of its own, with a short name for sockets: in Ray's it would leave its address to every `ray.init()`.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # two clusters on a machine cannot use the same port
+    # Its own folder, with a short name because of sockets. In Ray's folder, every `ray.init()` would find its address.
     with (
         tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as temporary,
         (folder / "head.log").open("w") as output,
@@ -144,7 +144,7 @@ def ray_head(folder: Path, *flags: str, port: int | None = None, **environment: 
 
 
 def tool(name: str) -> str:
-    """The path of an external program; the test is skipped where it is not installed (and CI tolerates no skip)."""
+    """Return the path of an external program, or skip the test if it is not installed (in CI, a skip is a failure)."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(
@@ -161,7 +161,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def arrays() -> dict[str, np.ndarray]:
-    """A small data set that nothing is wrong with: 3 classes of 4x5 images."""
+    """Return a small valid data set: 3 classes of images with 4x5 pixels."""
     random = np.random.default_rng(0)
     return {
         "x_train": random.integers(0, 256, (100, 4, 5), dtype=np.uint8),
@@ -173,7 +173,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def npz(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
-    """Write that data set with some arrays replaced, or left out where None."""
+    """Return a function that writes that data set with some arrays replaced, or left out if they are None."""
 
     def write(**changes: np.ndarray | None) -> Path:
         path = tmp_path / "data.npz"
@@ -185,8 +185,8 @@ def npz(tmp_path: Path, arrays: dict[str, np.ndarray]) -> Callable[..., Path]:
 
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[tuple[str, object]]:
-    """A bucket of a real S3 protocol server, as the parameters after `?` in pyarrow's URI, and its client."""
-    import boto3  # slow to import, and seldom needed
+    """Yield a bucket on a server with the real S3 protocol: the parameters after `?` in pyarrow's URI, and a client."""
+    import boto3  # slow to import, and only a few tests need it
     from moto.server import ThreadedMotoServer
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -203,13 +203,13 @@ def bucket(monkeypatch) -> Iterator[tuple[str, object]]:
 
 
 def pushgateway_command(address: str) -> list[str]:
-    """A real Pushgateway that forgets (Debian's keeps what it got in /var/lib)."""
+    """Return the command of a real Pushgateway that stores nothing on disk (by default, Debian's uses /var/lib)."""
     return [tool("prometheus-pushgateway"), f"--web.listen-address={address}", "--persistence.file="]
 
 
 @pytest.fixture
 def pushgateway(tmp_path: Path) -> Iterator[str]:
-    """The URL of a real Pushgateway."""
+    """Yield the URL of a real Pushgateway."""
     url = f"127.0.0.1:{free_port()}"
     with (tmp_path / "pushgateway.log").open("w") as log:
         process = subprocess.Popen(pushgateway_command(url), stderr=log)
@@ -221,7 +221,7 @@ def pushgateway(tmp_path: Path) -> Iterator[str]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a skipped test is a failure: what it needs was not installed."""
+    """Fail in CI if a test was skipped, because a tool that it needs was not installed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,4 +1,4 @@
-"""Examples in documents, to be run as they stand there."""
+"""Read examples from documents, to run them exactly as they are printed there."""
 
 import re
 from pathlib import Path

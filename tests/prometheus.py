@@ -1,6 +1,7 @@
-"""A real Prometheus on this machine.
+"""Start a real Prometheus on this machine.
 
-Debian builds it without the discovery of Kubernetes: pods come from a file, with the labels that it would give them.
+Debian builds it without Kubernetes' service discovery. So pods come from a file, with the labels that the discovery
+would set.
 """
 
 import json
@@ -20,7 +21,7 @@ POD = "__meta_kubernetes_pod_"
 
 
 class Prometheus:
-    """Runs a configuration; its series lie in the folder `data` beside it."""
+    """A Prometheus with a configuration. Its series are in the folder `data` beside the configuration."""
 
     def __init__(self, config: Path) -> None:
         self._config = config
@@ -47,19 +48,19 @@ class Prometheus:
                 process.terminate()
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series."""
+        """Return labels and value of each series."""
         result = self.api("query", query=expression)["result"]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
     def api(self, path: str, **parameters: str) -> Any:
-        """What Prometheus's own API answers."""
+        """Return the answer of Prometheus's API."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url) as answer:
             return json.load(answer)["data"]
 
 
 def discovered(pod: dict, address: Callable[[int], str]) -> Iterator[dict]:
-    """The ports of a pod for `file_sd_configs`, labelled as Prometheus's discovery labels them, at these addresses."""
+    """Yield the ports of a pod for `file_sd_configs`, with these addresses and the labels of Prometheus's discovery."""
     metadata = {f"{POD}name": pod["metadata"]["name"], f"{POD}phase": pod["status"]["phase"]}
     metadata |= {"__meta_kubernetes_namespace": pod["metadata"]["namespace"]}
     metadata |= {label(name): value for name, value in pod["metadata"].get("labels", {}).items()}

@@ -1,4 +1,4 @@
-"""A proxy that refuses everything, and remembers what it was asked for."""
+"""A proxy that refuses every request, and records them."""
 
 import socketserver
 import threading

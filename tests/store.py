@@ -1,4 +1,4 @@
-"""A file system that the program treats as an object store, on a disk where a test can look at it: `store:///path`."""
+"""A file system that the program treats as an object store, but on a disk that a test can read: `store:///path`."""
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -7,7 +7,7 @@ RUN, LATER = "20260101T000000Z-0001", "20260102T000000Z-0002"
 
 
 class Store(LocalFileSystem):
-    """Without locks and renames, since it is not a local file system in name."""
+    """A file system without locks and renames for the program, because its protocol is not that of a local one."""
 
     protocol = "store"
 

@@ -2,7 +2,7 @@
 
 Each subpackage serves one purpose. A subpackage may import only those that come after it in this list (`make test`
 checks it): cli, pipeline, kubernetes, report, results, evaluation, distributed, training, models, data, config,
-storage, system. All of them may import the modules beside them. `pipeline/job.py` shows the whole job on one page.
+storage, system. All of them may import the modules in this folder. `pipeline/job.py` shows the whole job on one page.
 """
 
 from importlib.metadata import version

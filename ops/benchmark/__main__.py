@@ -1,12 +1,13 @@
-"""This job beside what people would otherwise use: `make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="..."]`.
+"""Compare this job with other ways to train: `make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="..."]`.
 
     python -m ops.benchmark run MNIST.npz [--quick] [--rows NAME...] [--output benchmark.json]
     python -m ops.benchmark tables benchmark.json [of-another-machine.json ...]
 
-Each row is a whole process, from its start to its result, on the real MNIST: 10 epochs (Ray's TensorflowTrainer: 2), a
-global batch of 32 where nothing else is said. Rows are repeated three times, interleaved (once with --quick), so that
-a machine that gets slower does so for all of them. `sweep`, the steps by batch and network, is measured once.
-`run` prints the tables of docs/performance.md; `tables` prints them for several machines.
+Each row is a whole process, from its start to its result, on the real MNIST. It trains 10 epochs (Ray's
+TensorflowTrainer: 2) with a global batch of 32, unless its title says another number. All rows are run one after
+another, and this is repeated three times (with --quick only once), so that a machine that gets slower affects all rows.
+`sweep`, the steps for each batch and network, is measured once. `run` prints the tables of docs/performance.md, and
+`tables` prints them for several machines.
 """
 
 import argparse
@@ -22,21 +23,20 @@ from typing import Any
 from ops.benchmark import measure, rows, steps, tables
 
 JOB = str(Path(sys.executable).with_name("mnist-job"))
-APART = str(
-    Path(".venv-benchmark/bin/python").absolute()
-)  # where `make benchmark` installs what this job does not need
+# `make benchmark` installs packages that this job does not need there.
+APART = str(Path(".venv-benchmark/bin/python").absolute())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="measure")
+    run = commands.add_parser("run", help="measure, and print the tables")
     run.add_argument("data", help="MNIST as an .npz file")
-    run.add_argument("--quick", action="store_true", help="one repetition")
+    run.add_argument("--quick", action="store_true", help="measure once instead of three times")
     names = [*rows.NAMES, rows.STEPS, rows.SWEEP]
     run.add_argument("--rows", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     run.add_argument("--output", default="benchmark.json")
-    merge = commands.add_parser("tables", help="the tables of what was measured, on one machine or on several")
+    merge = commands.add_parser("tables", help="print the tables for measurements of one or several machines")
     merge.add_argument("files", nargs="+", metavar="benchmark.json")
     options = parser.parse_args()
     if options.command == "tables":
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def repeated(data: str, names: list[str], *, first: bool) -> Iterator[dict[str, Any]]:
-    """Every row of these once."""
+    """Measure each of these rows once, and yield the results."""
     for row in rows.ROWS:
         if row.name in names:
             yield {"row": row.name, **measured(row, data)}
@@ -66,7 +66,7 @@ def repeated(data: str, names: list[str], *, first: bool) -> Iterator[dict[str, 
 
 
 def measured(row: rows.Row, data: str) -> dict[str, Any]:
-    """Run it once."""
+    """Run the row once, and return its costs and its result."""
     if row.module:
         module, *arguments = row.module
         python = APART if row.apart else sys.executable

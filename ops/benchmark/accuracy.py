@@ -1,9 +1,9 @@
-"""Test accuracy over seeds, as a Markdown table.
+"""Measure the test accuracy for several seeds, and print it as a Markdown table.
 
     .venv/bin/python -m ops.benchmark.accuracy MNIST.npz [FLAGS of `mnist-job run`]
 
-Runs `mnist-job run` five times with these flags; without any, with its defaults (10 epochs, batch 32, 2 workers), each
-learning-rate schedule and each validation split. (`tail` with `constant` is the notebook's.)
+Runs `mnist-job run` five times with these flags. Without flags, it uses the defaults (10 epochs, batch 32, 2 workers)
+with each learning-rate schedule and each validation split. (The notebook uses `tail` with `constant`.)
 """
 
 import json

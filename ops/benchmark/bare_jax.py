@@ -1,6 +1,7 @@
-"""The floor: the notebook's training in JAX alone, one compiled `lax.scan` an epoch, with Adam written out.
+"""Train as the notebook does, with only JAX: one compiled `lax.scan` for each epoch, and our own code for Adam.
 
-`python -m ops.benchmark.bare_jax MNIST.npz` prints its result as JSON. It saves nothing.
+This is the lower bound of the times. `python -m ops.benchmark.bare_jax MNIST.npz` prints its result as JSON. It saves
+nothing.
 """
 
 import itertools
@@ -18,7 +19,7 @@ UNITS = (784, 128, 64, 10)
 
 
 def network(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """Weights and biases of each layer, as Keras draws them (Glorot uniform, zeros)."""
+    """Return the weights and biases of each layer, initialized as in Keras (Glorot uniform, zeros)."""
     initial = jax.nn.initializers.glorot_uniform()
     shapes = list(itertools.pairwise(UNITS))
     keys = jax.random.split(key, len(shapes))
@@ -26,7 +27,7 @@ def network(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
 
 
 def measured(layers: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy, and the share of the images that are classified correctly."""
+    """Return the mean cross-entropy, and the share of the images that are classified correctly."""
     for weights, biases in layers[:-1]:
         images = jax.nn.relu(images @ weights + biases)
     scores = images @ layers[-1][0] + layers[-1][1]
@@ -35,7 +36,7 @@ def measured(layers: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Arr
 
 
 def step(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-    """One step of Adam with Keras's constants."""
+    """Do one step of Adam with the constants of Keras."""
     layers, mean, square, count = state
     figures, gradients = jax.value_and_grad(measured, has_aux=True)(layers, *batch)
     count += 1
@@ -48,7 +49,7 @@ def step(state: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax
 
 @jax.jit  # type: ignore[untyped-decorator]
 def epoch(state: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
-    """Every image once, in an order of the key's; gives the mean loss."""
+    """Train with every image once, in a random order that `key` determines. Return the new state and the mean loss."""
     order = jax.random.permutation(key, len(images)).reshape(-1, BATCH)
     state, (losses, _) = jax.lax.scan(lambda state, at: step(state, (images[at], labels[at])), state, order)
     return state, losses.mean()

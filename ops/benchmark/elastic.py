@@ -1,7 +1,7 @@
-"""An elastic run on a cluster that grows and shrinks, beside fixed runs: `python -m ops.benchmark.elastic`.
+"""Compare elastic runs on a cluster that grows and shrinks with fixed runs: `python -m ops.benchmark.elastic`.
 
-For each of three seeds: a Ray head with one CPU, a run with `--workers 1:2`, a second node that joins it and leaves
-again; and the same with one worker on a Ray of its own. Prints the test losses as a table. Takes some ten minutes.
+For each of three seeds, start a Ray head with one CPU and a run with `--workers 1:2`, and let a second node join and
+leave. Then run the same with one worker on a local Ray. Prints the test losses as a table, in about ten minutes.
 """
 
 import json
@@ -39,7 +39,7 @@ def grow_and_shrink(command: list[str], address: str) -> None:
     environment = os.environ | TOKEN
     check = [str(PROGRAMS / "ray"), "health-check", "--address", address]
     while subprocess.run(check, env=environment, stderr=subprocess.DEVNULL).returncode:
-        pass  # the head is starting
+        pass  # the head has not started yet
     with subprocess.Popen([*command, "--address", address], stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
         wait_for(run.stdout, "1 worker has started")
@@ -54,7 +54,7 @@ def grow_and_shrink(command: list[str], address: str) -> None:
 
 @contextmanager
 def node(*flags: str) -> Iterator[None]:
-    agent = f"--dashboard-agent-listen-port={free_port()}"  # nodes on one machine get in each other's way
+    agent = f"--dashboard-agent-listen-port={free_port()}"  # two nodes on a machine cannot use the same port
     command = [str(PROGRAMS / "ray"), "start", "--block", "--num-cpus=1", agent, *flags]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | TOKEN) as one:
         try:
@@ -65,7 +65,7 @@ def node(*flags: str) -> Iterator[None]:
 
 def wait_for(lines: Iterator[str], beginning: str) -> None:
     if not any(line.startswith(beginning) for line in lines):
-        raise SystemExit(f"the run ended before it said: {beginning}")
+        raise SystemExit(f"the run ended before it printed: {beginning}")
 
 
 def loss(folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""The reference notebook on Keras's JAX backend: `python -m ops.benchmark.keras_jax MNIST.npz`. Prints JSON."""
+"""Run the reference notebook on Keras's JAX backend: `python -m ops.benchmark.keras_jax MNIST.npz`. Prints JSON."""
 
 import os
 import sys

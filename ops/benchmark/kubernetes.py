@@ -1,9 +1,9 @@
-"""From `helm install` to the result, by phase, on the cluster that KUBECONFIG names.
+"""Measure the time from `helm install` to the result, by phase, on the cluster that KUBECONFIG names.
 
     .venv/bin/python -m ops.benchmark.kubernetes REPOSITORY:TAG [REPETITIONS]
 
-Installs the chart with two worker pods on scikit-learn's digits, in a namespace of its own that it removes. Prints the
-seconds since `helm install` was called at which each thing was there; Kubernetes tells its times to the second.
+Installs the chart with two worker pods on scikit-learn's digits, in its own namespace, which it deletes at the end.
+Prints for each event how many seconds after the call of `helm install` it happened. Kubernetes rounds times to seconds.
 """
 
 import statistics
@@ -34,7 +34,7 @@ def main(image: str, repetitions: str = "3") -> None:
 
 
 def timeline(image: str, name: str) -> dict[str, float]:
-    """Install, wait for the result, uninstall."""
+    """Install, wait for the result, uninstall. Return the seconds until each event."""
     repository, tag = image.rsplit(":", 1)
     values = {
         "image": {"repository": repository, "tag": tag},

@@ -1,4 +1,4 @@
-"""What a whole process costs, with all that it starts: wall time, CPU seconds, peak memory."""
+"""Measure the costs of a process and all processes that it starts: wall time, CPU seconds, peak memory."""
 
 import subprocess
 import threading
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 
-# Seconds. To look costs CPU time, which the measured processes lack; what one uses after it was last seen is missed.
+# Seconds between two looks. Each look costs CPU time, which the measured processes then lack. The CPU time that a
+# process uses after the last look at it is not counted.
 INTERVAL = 0.25
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, CPU seconds, bytes at the highest moment (see `Watch`), and what it printed."""
+    """The costs of a command: seconds, CPU seconds, largest number of bytes (see `Watch`), and its output."""
 
     wall: float
     cpu: float
@@ -24,11 +25,11 @@ class Cost:
 
 
 class Watch(threading.Thread):
-    """Looks at a process and all those below it, every `INTERVAL`.
+    """A thread that looks at a process and all its descendants, every `INTERVAL`.
 
-    `peak` is in bytes: the most that they held at one look, the anonymous memory of each, and shared memory once. Files
-    that they map, such as libraries, are not in it. The proportional set size would have these as well, but the kernel
-    walks through every page to give it: too long to look often.
+    `peak` is the largest number of bytes at one look: the anonymous memory of all processes, and shared memory once. It
+    does not contain files that they map, such as libraries. The proportional set size would contain these too, but the
+    kernel reads every page to compute it, which takes too long to do often.
     """
 
     def __init__(self, root: int) -> None:
@@ -39,11 +40,11 @@ class Watch(threading.Thread):
 
     @property
     def cpu(self) -> float:
-        """CPU seconds, system and user. Processes that end keep what they had used when they were last seen."""
+        """CPU seconds, system and user. A process that has ended counts with its value at the last look."""
         return sum(self._used.values())
 
     def look(self) -> None:
-        """See what all processes have used and hold now."""
+        """Read the CPU time and the memory of all processes now."""
         own, shared = [], [0]
         for process in self._processes():
             try:
@@ -58,7 +59,7 @@ class Watch(threading.Thread):
         self.peak = max(self.peak, sum(own) + max(shared))
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Look again and again, until `stop` is called."""
         while True:
             self.look()
             if self._ended.wait(INTERVAL):
@@ -77,7 +78,7 @@ class Watch(threading.Thread):
 
 
 def _memory(process: int) -> dict[str, int]:
-    """Bytes by kind; 0 of a process that has ended and is not reaped yet. Raises OSError where it is gone."""
+    """Return the bytes of each kind; 0 if the process has ended but is not reaped. Raises OSError if it is gone."""
     kinds = {"RssAnon": 0, "RssShmem": 0}
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         name, _, rest = line.partition(":")

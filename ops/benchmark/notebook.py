@@ -1,6 +1,6 @@
-"""The reference notebook as a script: `python -m ops.benchmark.notebook MNIST.npz [STEPS_PER_EXECUTION]`.
+"""Run the reference notebook as a script: `python -m ops.benchmark.notebook MNIST.npz [STEPS_PER_EXECUTION]`.
 
-Prints its result as JSON. Like the notebook it saves nothing. The backend of Keras is the one that KERAS_BACKEND names.
+Prints its result as JSON. Like the notebook, it saves nothing. KERAS_BACKEND names the backend of Keras.
 """
 
 import json

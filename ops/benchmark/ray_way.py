@@ -1,9 +1,9 @@
-"""Ray's own way, as its TensorFlow example goes: TensorflowTrainer, Keras 2's `fit` under MultiWorkerMirroredStrategy.
+"""Train as in Ray's TensorFlow example: TensorflowTrainer, and Keras 2's `fit` with MultiWorkerMirroredStrategy.
 
-`python -m ops.benchmark.ray_way MNIST.npz STEPS_PER_EXECUTION`, on the notebook's model and data with two workers. Of
-the notebook's 10 epochs it runs 2, since all of them take minutes: the first, which traces, and the second, which
-stands for each of the other nine. Both end with their validation and their checkpoint. Prints the seconds of these 10
-epochs as JSON. Like the example it evaluates nothing.
+`python -m ops.benchmark.ray_way MNIST.npz STEPS_PER_EXECUTION`, on the notebook's model and data with two workers. It
+runs only 2 of the notebook's 10 epochs, because all of them take minutes. The first epoch includes the tracing, and the
+second one stands for each of the other nine. Both end with their validation and their checkpoint. Prints the computed
+seconds of 10 epochs as JSON. Like the example, it evaluates nothing.
 """
 
 import json
@@ -25,13 +25,13 @@ EPOCHS = 2
 
 
 def train(config: dict[str, Any]) -> None:
-    # Ray's callback is one of Keras 2's only where all of its processes are told so (`main`).
+    # Ray's callback is a callback of Keras 2 only if TF_USE_LEGACY_KERAS is set in all processes (see `main`).
     import tensorflow as tf
     import tf_keras
     from ray.train.tensorflow.keras import ReportCheckpointCallback
 
     class Clock(tf_keras.callbacks.Callback):  # type: ignore[misc]
-        """Keeps the time at which each epoch begins."""
+        """A callback that stores the time at which each epoch starts."""
 
         def on_train_begin(self, logs: object = None) -> None:  # noqa: ARG002
             self.began: list[float] = []
@@ -69,7 +69,7 @@ def train(config: dict[str, Any]) -> None:
 
 def main(data: str, steps_per_execution: str, folder: str) -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    ray.init(address="local")  # and not whatever cluster this machine may have
+    ray.init(address="local")  # do not connect to a cluster that may already run on this machine
     seconds = Path(folder, "seconds")
     trainer = TensorflowTrainer(
         train,

@@ -1,7 +1,8 @@
-"""The ways to train that are compared, and what is counted for each.
+"""The ways to train that are compared, and what is measured for each.
 
-`training` is, for all of them, from the moment at which `fit` would begin, with data and model ready, to the end of the
-last epoch: tracing or compiling, the epochs, their validation, and their checkpoints where the row saves any.
+`training` means the same for all of them. It starts when `fit` would start, with the data and the model ready, and it
+ends with the last epoch. It contains tracing or compiling, the epochs, their validation, and the checkpoints if the row
+saves any.
 """
 
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 COUNTED = ("tracing", "training", "validation", "checkpoint")
-"""The phases of this job that another row's `fit` includes. What goes before them is `setup`, there as here."""
+"""The phases of this job that correspond to `fit` of another row. In both, the time before them is not counted."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A way to train: a module of this package with its arguments, or the flags of `mnist-job run`.
 
-    `apart` is one that needs the benchmark's own environment. `saves` says whether it saves a checkpoint each epoch.
+    With `apart`, it needs the virtual environment of the benchmark. With `saves`, it saves a checkpoint in each epoch.
     """
 
     name: str
@@ -59,11 +60,11 @@ ROWS = (
 )
 NAMES = [row.name for row in ROWS]
 
-STEPS, SWEEP = "steps", "sweep"  # what is measured besides: a step without Ray, and the same by batch and network
+STEPS, SWEEP = "steps", "sweep"  # also measured: a step without Ray, and a step for each batch and network
 
 
 def of_outcome(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of this job says, from its `outcome.json`: seconds of training, test accuracy and loss, the phases."""
+    """Return the result of a row of this job from its `outcome.json`: training seconds, accuracy, loss, phases."""
     phases = outcome["phases"]
     return {
         "training": sum(phases[phase] for phase in COUNTED),

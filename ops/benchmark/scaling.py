@@ -1,15 +1,16 @@
-"""A model of one step's time, fitted to what is measured here, and what it says of larger clusters.
+"""Fit a model of the time of a step to measurements, and compute the time on larger clusters with it.
 
     sudo .venv/bin/python -m ops.benchmark.scaling MNIST.npz [MEASUREMENTS.json]
 
-Measures 1 to 4 workers in network namespaces of their own, joined by a bridge whose links are held to a rate (root,
-`ip` and `tc`), fits the model, and prints the tables of scaling.md. With a file of measurements that exists it only
-fits.
+Measures 1 to 4 workers, each in its own network namespace. A bridge connects them, and each link has a limited rate
+(this needs root, `ip` and `tc`). Then it fits the model, and prints the tables of scaling.md. If the file of
+measurements exists, it does not measure again.
 
-The model: a worker's part of a step is compute, fixed + work * images * parameters; then the gradients (S bytes) are
-summed over n workers by a ring, 2 (n - 1) messages one after another of S / n bytes each, which takes
-2 (n - 1) * alpha + 2 (n - 1) / n * S * (beta + 8 / rate): a byte costs its time on the link, and that of the processors
-which pack and add it. Two workers of a small network exchange S whole, in one message instead of two (job/optimizer).
+The model: each worker computes for fixed + work * images * parameters seconds. Then a ring sums the gradients (S bytes)
+over n workers, with 2 (n - 1) messages of S / n bytes, one after another. This takes
+2 (n - 1) * alpha + 2 (n - 1) / n * S * (beta + 8 / rate) seconds: a byte takes its time on the link, and time of the
+processors, which pack and add it. If the network is small, two workers exchange S in one message instead of two
+(job/mnist_job/training/optimizer.py).
 """
 
 import itertools
@@ -28,15 +29,15 @@ from scipy.optimize import nnls
 
 from ops.benchmark import steps
 
-RATES = (1e9, 5e8)  # bits a second, of each worker's link
+RATES = (1e9, 5e8)  # bits per second of each worker's link
 WORKERS = (2, 3, 4)
 HIDDEN = ("128,64", "512,512", "2048,2048")
 BATCHES = (64, 512)
-NEXT_TO_NOTHING = "64:1"  # a network whose gradients take no time but that of their messages
+NEXT_TO_NOTHING = "64:1"  # a network that is so small that its all-reduce takes only the latency of its messages
 MOST = 4
 LARGER = (8, 64, 256, 1024)
-FEW_BYTES = 1 << 19  # as in job/mnist_job/training/optimizer.py, which imports TensorFlow
-EFFICIENT = 0.5  # of what as many workers would do if messages cost nothing
+FEW_BYTES = 1 << 19  # copied from job/mnist_job/training/optimizer.py, which would import TensorFlow
+EFFICIENT = 0.5  # of the speed-up if messages took no time
 
 
 def main(data: str, file: str = "scaling.json") -> None:
@@ -65,21 +66,21 @@ def measured(data: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def network(rate: float) -> Iterator[list[steps.Host]]:
-    """Network namespaces, each with a link of that rate, in both directions, to a bridge."""
+    """Create network namespaces, each with a link to a bridge that has this rate in both directions."""
     with ExitStack() as stack:
         _run("ip link add mnist-bridge type bridge")
         stack.callback(_run, "ip link delete mnist-bridge")
         _run("ip link set mnist-bridge up")
         hosts = []
         for n in range(MOST):
-            # Without names for them, which `ip netns` would mount where container runtimes keep theirs.
+            # Do not use `ip netns`: it would mount their names in a folder that container runtimes also use.
             holder = stack.enter_context(subprocess.Popen(["/usr/bin/unshare", "--net", "/usr/bin/sleep", "infinity"]))
             stack.callback(holder.kill)
             inside = ("nsenter", f"--target={holder.pid}", "--net")
             while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
-                pass  # it is starting
+                pass  # it has not started yet
             _run(f"ip link add mnist-link{n} type veth peer name eth0 netns {holder.pid}")
-            stack.callback(_run, f"ip link delete mnist-link{n}")  # with its namespace it would go some time later
+            stack.callback(_run, f"ip link delete mnist-link{n}")  # the kernel would delete it only some time later
             _run(f"ip link set mnist-link{n} master mnist-bridge up")
             shape = f"root tbf rate {rate:.0f}bit burst 64kb latency 400ms"
             _run(f"tc qdisc add dev mnist-link{n} {shape}")
@@ -104,7 +105,7 @@ def _run(command: str) -> None:
 
 @dataclass(frozen=True)
 class Model:
-    """Seconds: `fixed` a step, `work` an image and parameter, `alpha` a message, `beta` a byte beside its link's."""
+    """Seconds: `fixed` per step, `work` per image and parameter, `alpha` per message, `beta` per byte (no link)."""
 
     fixed: float
     work: float
@@ -113,7 +114,7 @@ class Model:
 
     @classmethod
     def fitted(cls, rows: Sequence[dict[str, Any]]) -> "Model":
-        """`alpha` is measured; the others by least squares of the relative errors, none of them below 0."""
+        """Take `alpha` from a measurement, and fit the others by least squares of the relative errors, none below 0."""
         alone = [row for row in rows if row["workers"] == 1]
         fixed, work = _fit([[1, row["batch"] * row["parameters"]] for row in alone], [row["step"] for row in alone])
         (latency,) = (row for row in rows if row["rate"] is None and row["workers"] == 2)
@@ -128,22 +129,25 @@ class Model:
         return cls(fixed, work, alpha, beta)
 
     def compute(self, images: float, parameters: int) -> float:
-        """Of a worker's part of a batch."""
+        """Return the seconds to compute a worker's part of a batch."""
         return self.fixed + self.work * images * parameters
 
     def all_reduce(self, workers: int, parameters: int, rate: float, sharing: float = 1) -> float:
-        """Of the gradients, float32, over links of `rate` bits a second, by `sharing` workers on each CPU."""
+        """Return the seconds to sum float32 gradients over links of `rate` bits per second.
+
+        `sharing` is the number of workers on each CPU.
+        """
         moved = _moved(workers, parameters)
         return sharing * (_messages(workers) * self.alpha + moved * self.beta) + moved * 8 / rate
 
     def step(self, images: float, workers: int, parameters: int, rate: float) -> float:
-        """Of workers with a CPU each and so many images each."""
+        """Return the seconds of a step, if each worker has its own CPU and this number of images."""
         fewer = self.alpha if workers == 2 and 4 * parameters <= FEW_BYTES else 0
         return self.compute(images, parameters) + self.all_reduce(workers, parameters, rate) - fewer
 
 
-# Nobody's measurement: 6 operations an image and parameter at 20 TFLOP/s, 0.1 ms to launch a step's kernels, and 10
-# microseconds a message of NCCL's.
+# Assumed, not measured: 6 operations per image and parameter at 20 TFLOP/s, 0.1 ms to launch the kernels of a step, and
+# 10 microseconds per message of NCCL.
 GPU = Model(fixed=1e-4, work=6 / 20e12, alpha=1e-5, beta=0)
 
 
@@ -152,12 +156,12 @@ def _messages(workers: int) -> int:
 
 
 def _sharing(row: dict[str, Any]) -> float:
-    """Workers on each CPU, of which each has so much less of it for its messages."""
+    """Return the number of workers on each CPU. Its messages take that many times longer."""
     return float(max(1.0, row["workers"] / row["cpus"]))
 
 
 def _moved(workers: int, parameters: int) -> float:
-    """Bytes that each worker sends."""
+    """Return the number of bytes that each worker sends."""
     return _messages(workers) / workers * 4 * parameters
 
 
@@ -168,7 +172,7 @@ def _fit(terms: list[list[float]], seconds: list[float], weights: list[float] | 
 
 
 def predictions(model: Model, rows: Sequence[dict[str, Any]]) -> str:
-    """Every measured all-reduce beside the model's, and every step where each worker had a CPU of its own."""
+    """Compare every measured all-reduce with the model, and every step if each worker had its own CPU."""
     lines = [
         "| link | parameters | global batch | workers | all-reduce, ms | model | error | step, ms | model | error |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -199,7 +203,7 @@ def _compared(measured: float, computed: float, errors: list[float]) -> list[str
 
 
 def extrapolation(model: Model) -> str:
-    """Speed-ups that the model computes for clusters that nobody here has measured."""
+    """Return a table of the speed-ups that the model computes for clusters that were not measured."""
     settings = itertools.product(
         {"1 CPU, as here": model, "a GPU": GPU}.items(), (109_386, 5_824_522), (1024, 32_768), (10, 25, 100)
     )

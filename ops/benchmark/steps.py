@@ -1,8 +1,8 @@
-"""One optimizer step without Ray: the job's compiled epoch, in as many bare processes as TF_CONFIG names.
+"""Measure an optimizer step without Ray: the job's compiled epoch, in the processes that TF_CONFIG names.
 
-`python -m ops.benchmark.steps MNIST.npz BATCH:HIDDEN ...` is what each process runs, for example 32:128,64. The first
-one prints a line of JSON for each setting: seconds a step, and of a bare all-reduce of the same gradients where there
-are several. `measured` starts them all.
+Each process runs `python -m ops.benchmark.steps MNIST.npz BATCH:HIDDEN ...`, for example with 32:128,64. The first one
+prints a line of JSON for each setting: the seconds of a step and, with several processes, of an all-reduce of the same
+gradients without a step. `measured` starts the processes.
 """
 
 import functools
@@ -17,24 +17,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-IMAGES = 4096  # a call takes no more steps than these give
-NUMBERS = 2e7  # gradients that a call sums: so many steps, or bare all-reduces, but at least
-LEAST = 5
-LAPS = 3  # calls, of which the median counts
+IMAGES = 4096  # a call does at most one epoch of these images
+NUMBERS = 2e7  # gradients that a call sums; determines the number of steps, or of all-reduces
+LEAST = 5  # the least number of steps, or of all-reduces
+LAPS = 3  # number of calls; their median is the result
 
 
 @dataclass(frozen=True)
 class Host:
-    """Where a process runs: the address by which the others reach it, and what its command begins with."""
+    """The host of a process: the address at which the others reach it, and the first words of its command."""
 
     address: str = "127.0.0.1"
     command: tuple[str, ...] = ()
 
 
 def measured(data: str, hosts: Sequence[Host], settings: Sequence[str]) -> list[dict[str, Any]]:
-    """Start a process on each host, one thread each, and give the first one's lines.
+    """Start a process with one thread on each host, and return the lines of the first one.
 
-    Each keeps to a CPU, as the job's workers do; where there are more of them, some share one.
+    Each process uses only one CPU, as the job's workers do. If there are more processes than CPUs, some share a CPU.
     """
     addresses = [f"{host.address}:{free_port()}" for host in hosts]
     cpus = sorted(os.sched_getaffinity(0))
@@ -94,10 +94,10 @@ def main(data: str, *settings: str) -> None:
 
 
 def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[], Any]:
-    """So many all-reduces of tensors shaped like the gradients, one after another."""
+    """Return a function that does `times` all-reduces of tensors shaped like the gradients, one after another."""
 
     def halved(tensors: list[Any]) -> list[Any]:
-        here = [tf.identity(tensor) for tensor in tensors]  # else they have no device yet, which all_reduce asks for
+        here = [tf.identity(tensor) for tensor in tensors]  # gives them a device, which all_reduce needs
         summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
         return [tensor / strategy.num_replicas_in_sync for tensor in summed]
 
@@ -112,7 +112,7 @@ def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[
 
 
 def _median_lap(call: Callable[[], Any]) -> float:
-    """Seconds of a call. All processes make as many: their collectives wait for each other."""
+    """Return the median seconds of a call. All processes must make the same number of calls."""
     call()
     laps = []
     for _ in range(LAPS):

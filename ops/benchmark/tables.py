@@ -1,7 +1,7 @@
-"""What was measured, as tables for README.md and docs/performance.md.
+"""Format the measurements as tables for README.md and docs/performance.md.
 
-A figure is the median of the machines' medians, with the least and the most of all repetitions on any of them: with one
-machine, of its repetitions. A ratio is taken within one repetition, whose two parts the same machine ran minutes apart.
+A figure is the median of the medians of all machines, with the minimum and the maximum of all repetitions. A ratio
+compares two rows of one repetition, which the same machine ran within minutes.
 """
 
 import statistics
@@ -11,9 +11,9 @@ from typing import Any
 from ops.benchmark.rows import ROWS
 
 STEP = "step"
-HALF = "16:128,64"  # a worker's part of the notebook's batch, when there are two
+HALF = "16:128,64"  # a worker's part of the notebook's batch, with two workers
 SWEEP = [f"{batch}:{hidden}" for hidden in ("128,64", "2048,2048") for batch in (32, 128, 512, 1024, 2048, 4096)]
-FLOOR = (HALF, SWEEP[0])  # what a step of two workers is compared with, in each repetition
+FLOOR = (HALF, SWEEP[0])  # the settings with which a step of two workers is compared, in each repetition
 STEPS = 10 * 1500  # of the notebook's 48,000 images at batch 32
 
 BESIDE = {
@@ -21,8 +21,8 @@ BESIDE = {
     "job-2": ("notebook", "torch-2", "ray-keras-2"),
     "job-2-256": ("notebook", "torch-2", "torch-2-256"),
 }
-"""What each row of this job is compared with."""
-SHORT = ("ray-keras-2",)  # it trains fewer epochs and evaluates nothing: its whole process is not comparable
+"""The rows with which each row of this job is compared."""
+SHORT = ("ray-keras-2",)  # it trains fewer epochs and evaluates nothing, so its whole process cannot be compared
 
 Result = dict[str, Any]
 Repetition = list[Result]
@@ -30,7 +30,7 @@ Machine = list[Repetition]
 
 
 def tables(machines: Sequence[list[Result]]) -> str:
-    """All that the results of these machines allow; a row that was not measured is left out."""
+    """Return all tables that have measurements on these machines, without the rows that were not measured."""
     split = [_repetitions(results) for results in machines]
     everything = [one for results in machines for one in results]
     return "\n\n".join(table for table in (_whole(split), _ratios(split), _others(split), _steps(everything)) if table)
@@ -103,7 +103,7 @@ def _steps(results: list[Result]) -> str:
 
 
 def _value(row: str, key: str, unit: float = 1.0) -> Callable[[Repetition], float]:
-    """The row's figure in a repetition. It raises LookupError where there is none."""
+    """Return a function that returns the row's figure in a repetition, or raises LookupError if there is none."""
 
     def value(one: Repetition) -> float:
         for result in one:
@@ -127,7 +127,7 @@ def _phases(one: Repetition) -> dict[str, float]:
 
 
 def _step(results: list[Result], workers: int, setting: str, key: str = "step") -> float:
-    """Seconds a step, median. Raises LookupError where none was measured."""
+    """Return the median seconds of a step. Raises LookupError if none was measured."""
     batch, _, hidden = setting.partition(":")
     layers = [int(units) for units in hidden.split(",")]
     found = [
@@ -141,7 +141,7 @@ def _step(results: list[Result], workers: int, setting: str, key: str = "step") 
 
 
 def _figure(machines: list[Machine], value: Callable[[Repetition], float], digits: int) -> str:
-    """The figure over all repetitions that have it; nothing where none has."""
+    """Return the figure over all repetitions that have it, or an empty text if none has it."""
     medians, found = [], []
     for machine in machines:
         here = []

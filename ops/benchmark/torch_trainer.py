@@ -1,7 +1,7 @@
-"""What Ray's documentation shows for PyTorch: TorchTrainer, a DDP model, a report and a checkpoint each epoch.
+"""Train as in Ray's documentation for PyTorch: TorchTrainer, a DDP model, a report and a checkpoint in each epoch.
 
 `python -m ops.benchmark.torch_trainer MNIST.npz WORKERS GLOBAL_BATCH LEARNING_RATE`, on the notebook's model and data.
-Prints its result as JSON. The test images are classified after the training, by its last checkpoint.
+Prints its result as JSON. After the training, it evaluates the last checkpoint on the test images.
 """
 
 import json
@@ -71,12 +71,12 @@ def train(config: dict[str, Any]) -> None:
             inner = model.module if context.get_world_size() > 1 else model
             torch.save(inner.state_dict(), Path(folder, "model.pt"))
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
-    if context.get_world_rank() == 0:  # not in a report: the last checkpoint counts as well
+    if context.get_world_rank() == 0:  # after the last report, so that the time includes the last checkpoint
         Path(config["seconds"]).write_text(str(time.perf_counter() - started))
 
 
 def main(data: str, workers: str, batch: str, rate: str, folder: str) -> None:
-    ray.init(address="local")  # and not whatever cluster this machine may have
+    ray.init(address="local")  # do not connect to a cluster that may already run on this machine
     seconds = Path(folder, "seconds")
     trainer = TorchTrainer(
         train,
@@ -99,4 +99,4 @@ def main(data: str, workers: str, batch: str, rate: str, folder: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        main(*sys.argv[1:], folder)  # type: ignore[call-arg]  # as many as the row gives
+        main(*sys.argv[1:], folder)  # type: ignore[call-arg]  # the row gives the right number of arguments

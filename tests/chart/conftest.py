@@ -1,4 +1,4 @@
-"""What a cluster would tell the chart, told by a test."""
+"""Fixtures for tests in which the chart asks a cluster for something."""
 
 import json
 import shutil
@@ -14,11 +14,11 @@ from tests.chart.rendering import CHART
 
 @pytest.fixture
 def overriding(tmp_path: Path) -> Callable[[str, Any], Chart]:
-    """The chart with one of its named templates giving this JSON."""
+    """Return a function that loads the chart with one of its named templates replaced by this JSON."""
 
     def load(template: str, content: Any) -> Chart:
         copy = shutil.copytree(CHART, tmp_path / "mnist-job")
-        # The engine reads `_a.tpl` last, and the last definition holds.
+        # The engine reads `_a.tpl` last, and the last definition is used.
         (copy / "templates/_a.tpl").write_text(f'{{{{ define "{template}" }}}}{json.dumps(content)}{{{{ end }}}}')
         return Chart.load(copy)
 

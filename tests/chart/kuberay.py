@@ -1,4 +1,4 @@
-"""KubeRay's own schemas for RayJob and RayCluster, strict: an unknown field is a fault, not something to drop.
+"""Use KubeRay's own schemas for RayJob and RayCluster, but strictly: an unknown field is an error.
 
 kuberay.json was made from KubeRay 1.6.0's CRDs (ray-operator/config/crd/bases) by
 `python -m tests.chart.kuberay ray.io_rayjobs.yaml ray.io_rayclusters.yaml`.
@@ -15,8 +15,10 @@ FILE = Path(__file__).with_name("kuberay.json")
 
 
 def strict(schema: Any) -> Any:
-    """A CRD's schema as a JSON schema: without descriptions and Kubernetes' extensions, and closed. Pod templates stay
-    open: they are checked as the Pods they become."""
+    """Convert a CRD's schema to a JSON schema without descriptions and Kubernetes' extensions.
+
+    It allows no unknown fields. Only pod templates stay open, because other tests check them as pods.
+    """
     if not isinstance(schema, dict):
         return schema
     if "containers" in schema.get("properties", {}).get("spec", {}).get("properties", {}):

@@ -1,4 +1,4 @@
-"""The chart as Helm's own engine renders it."""
+"""Render the chart with Helm's own engine."""
 
 import functools
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ Manifest = dict[str, Any]
 
 
 class Manifests(list[Manifest]):
-    """What a release consists of."""
+    """The objects of a release."""
 
     def of(self, kind: str) -> "Manifests":
         return Manifests(manifest for manifest in self if manifest["kind"] == kind)
@@ -27,19 +27,19 @@ class Manifests(list[Manifest]):
 
     @property
     def ray(self) -> Manifest:
-        """The RayJob, or the RayCluster."""
+        """Return the RayJob or the RayCluster."""
         (found,) = self.of("RayJob") + self.of("RayCluster")
         return found
 
     @property
     def cluster(self) -> Manifest:
-        """The Ray cluster's spec, of either."""
+        """Return the spec of the Ray cluster, from the RayJob or the RayCluster."""
         spec = self.ray["spec"]
         return spec.get("rayClusterSpec", spec)
 
     @property
     def pods(self) -> dict[str, Manifest]:
-        """Each pod that comes to be: the template it is made from, by its component."""
+        """Return the template of each pod, by its component."""
         templates = [self.cluster["headGroupSpec"]["template"]]
         templates += [group["template"] for group in self.cluster["workerGroupSpecs"]]
         templates += [job["spec"]["submitterPodTemplate"] for job in self.of("RayJob")]
@@ -49,7 +49,7 @@ class Manifests(list[Manifest]):
 
     @property
     def settings(self) -> str:
-        """The file that the program reads."""
+        """Return the settings file that the program reads."""
         settings: str = self.named("ConfigMap", self.ray["metadata"]["name"])["data"]["settings.yaml"]
         return settings
 

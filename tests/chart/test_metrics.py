@@ -1,4 +1,4 @@
-"""What Prometheus Operator and Grafana get. (Their kinds have no schema here: fields are checked one by one.)"""
+"""Test the objects for Prometheus Operator and Grafana, field by field, because their kinds have no schema here."""
 
 import json
 
@@ -13,7 +13,7 @@ DEPLOYED = {"metrics": MONITORED["metrics"] | {"pushgateway": {"deploy": {"enabl
 
 
 def scraped(manifests: Manifests, monitor: str) -> dict[tuple[str, str], dict]:
-    """The endpoints that a PodMonitor finds, by component and port."""
+    """Return the endpoints that a PodMonitor finds, by component and port."""
     spec = manifests.named("PodMonitor", monitor)["spec"]
     return {
         (component, port["name"]): endpoint
@@ -36,7 +36,7 @@ def test_rays_own_metrics_are_scraped_from_all_its_pods():
     manifests = render(DEPLOYED)
     endpoints = scraped(manifests, "demo-ray")
     labels = manifests.named("PodMonitor", "demo-ray")["spec"]["podTargetLabels"]
-    assert labels == ["ray.io/cluster", "app.kubernetes.io/instance"]  # by which dashboards choose
+    assert labels == ["ray.io/cluster", "app.kubernetes.io/instance"]  # the dashboards select by these labels
     assert endpoints.keys() == {("worker", "metrics"), *(("head", port + "metrics") for port in ("", "as-", "dash-"))}
 
 

@@ -1,4 +1,4 @@
-"""What things are called, and when the RayJob gets another name: that is when it runs again."""
+"""Test the names of objects, and when the RayJob gets another name, which starts a new run."""
 
 import re
 
@@ -11,7 +11,7 @@ from ops.chart import DECIDED
 from tests.chart.rendering import RELEASE, Manifests, render
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-LONG = "a" + "-long" * 10 + "er"  # 53 characters: Helm allows no more
+LONG = "a" + "-long" * 10 + "er"  # 53 characters: the longest name that Helm allows
 
 GPUS = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1}}}  # for settings.evaluate_on_gpu
 OTHER = {
@@ -33,7 +33,7 @@ SETTINGS = sorted(JobConfig.model_fields.keys() - DECIDED)
 
 
 def other(setting: str) -> object:
-    """A valid value that is not the default."""
+    """Return a valid value that is not the default."""
     default = JobConfig.model_fields[setting].default
     return OTHER[setting] if setting in OTHER else default / 2 if isinstance(default, float) else default + 1
 
@@ -48,7 +48,7 @@ def name(manifests: Manifests) -> str:
 def test_every_release_that_helm_allows_gets_valid_names(release, mode):
     assert len(release) <= 53
     manifests = render({"mode": mode, "metrics": {"pushgateway": {"deploy": {"enabled": True}}}}, name=release)
-    assert len(name(manifests)) <= 47  # of a RayJob; a RayCluster may have 53
+    assert len(name(manifests)) <= 47  # the limit for a RayJob; a RayCluster may have 53
     for manifest in manifests:
         assert DNS_1035.fullmatch(manifest["metadata"]["name"])
         assert len(manifest["metadata"]["name"]) <= 63
@@ -58,7 +58,7 @@ def test_every_release_that_helm_allows_gets_valid_names(release, mode):
 def test_an_ordinary_release_gives_its_own_name():
     manifests = render(name="nightly-training")
     assert {manifest["metadata"]["name"].removeprefix("nightly-training") for manifest in manifests} == {
-        "",  # claim and account
+        "",  # claim and ServiceAccount
         name(manifests).removeprefix("nightly-training"),
         *("-result", "-test", "-ray", "-head", "-submitter"),
     }

@@ -1,4 +1,4 @@
-"""Who reaches whom, by the NetworkPolicies as Kubernetes reads them."""
+"""Test which connections the NetworkPolicies allow, as Kubernetes interprets them."""
 
 import re
 
@@ -9,10 +9,10 @@ from tests.chart.rendering import NAMESPACE, RELEASE, Manifests, notes, render
 
 PUSHGATEWAY = {"metrics": {"pushgateway": {"deploy": {"enabled": True}}}}
 ELSEWHERE = "elsewhere"
-STRANGER = (NAMESPACE, {"app.kubernetes.io/component": "worker"})  # of another release
+STRANGER = (NAMESPACE, {"app.kubernetes.io/component": "worker"})  # a pod of another release
 OPERATOR = (ELSEWHERE, {"app.kubernetes.io/component": "kuberay-operator"})
 PROMETHEUS = (ELSEWHERE, {"app.kubernetes.io/name": "prometheus"})
-INTERNET = (None, {})  # no pod
+INTERNET = (None, {})  # not a pod
 
 
 def pod(component: str) -> tuple[str, dict[str, str]]:
@@ -35,7 +35,7 @@ def is_peer(peer: dict, namespace: str | None, labels: dict) -> bool:
 
 
 def allows(manifests: Manifests, direction: str, at: tuple, other: tuple, port: int, protocol: str) -> bool:
-    """Whether a pod of this namespace lets the other in, or out to it. One that no policy selects is not protected."""
+    """Return whether a pod of this namespace may connect with the other. A pod without a policy may do everything."""
     policies = [policy["spec"] for policy in manifests.of("NetworkPolicy")]
     policies = [spec for spec in policies if selects(spec["podSelector"], at[1])]
     assert all(spec["policyTypes"] == ["Ingress", "Egress"] for spec in policies)
@@ -77,7 +77,7 @@ def reaches(manifests: Manifests, source: tuple, target: tuple, port: int, proto
         (pod("worker"), pod("pushgateway"), [9091], False),
         (STRANGER, pod("pushgateway"), [9091], False),
         (pod("pushgateway"), INTERNET, [443, 80], False),
-        (pod("head"), INTERNET, [6443, 443], True),  # the API server may be anywhere
+        (pod("head"), INTERNET, [6443, 443], True),  # the API server may have any address
         (pod("head"), INTERNET, [80], False),
         (pod("worker"), INTERNET, [6443, 443, 80], False),
         (pod("submitter"), INTERNET, [6443, 443, 80], False),
@@ -143,7 +143,7 @@ def test_the_ports_of_proxies_and_endpoints_are_open(values, ports):
 
 
 def variables(values: dict, component: str) -> dict[str, str]:
-    """The variables of a pod, as Kubernetes puts them into one another."""
+    """Return the environment variables of a pod, with references replaced as Kubernetes does it."""
     found = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     for entry in render(values).pods[component]["spec"]["containers"][0].get("env", []):
         text = entry.get("value", "from elsewhere")

@@ -1,4 +1,4 @@
-"""What the pods get: storage, secrets, GPUs, schedulers; and `helm test`."""
+"""Test the pods: storage, secrets, GPUs, schedulers; and `helm test`."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def container(manifests: Manifests, component: str) -> dict:
 
 
 def together(manifests: Manifests, component: str) -> list[dict]:
-    """What a pod must be on one node with."""
+    """Return the pod's rules about the pods that must be on the same node."""
     affinity = manifests.pods[component]["spec"].get("affinity", {})
     return affinity.get("podAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", [])
 
@@ -89,7 +89,7 @@ def test_a_group_says_what_its_gpus_are_called():
     manifests = render(gpus)
     assert container(manifests, "worker")["resources"]["limits"]["nvidia.com/mig-1g.5gb"] == 1
     (group,) = manifests.cluster["workerGroupSpecs"]
-    assert group["rayStartParams"]["num-gpus"] == "1"  # Ray itself looks for nvidia.com/gpu alone
+    assert group["rayStartParams"]["num-gpus"] == "1"  # Ray itself knows only nvidia.com/gpu
     assert yaml.safe_load(manifests.settings)["use_gpu"] is True
 
 
@@ -152,14 +152,14 @@ def test_the_pushgateway_s_image_is_one_by_its_digest():
 
 @pytest.mark.parametrize("mode", ["job", "cluster"])
 def test_ray_wants_a_token(mode):
-    assert render({"mode": mode}).cluster["authOptions"] == {"mode": "token"}  # KubeRay makes it
+    assert render({"mode": mode}).cluster["authOptions"] == {"mode": "token"}  # KubeRay creates the Secret
     own = render({"mode": mode, "auth": {"existingSecret": "mine"}})
     assert own.cluster["authOptions"] == {"mode": "token", "secretName": "mine"}
 
 
 def test_both_modes_have_the_same_pods():
     job, cluster = render(), render({"mode": "cluster"})
-    differing = {"automountServiceAccountToken", "volumes"}  # the head's token, and the name of the settings
+    differing = {"automountServiceAccountToken", "volumes"}  # the head's token; the settings' name
     for component in RAY:
         specs = [manifests.pods[component]["spec"] for manifests in (job, cluster)]
         assert all(specs[0][key] == specs[1][key] for key in specs[0].keys() - differing)
@@ -228,7 +228,7 @@ def test_a_scheduler_recognizes_its_own(mode, scheduling, labels, pod_priority):
 )
 @pytest.mark.parametrize("mode", ["job", "cluster"])
 def test_workers_that_kueue_has_admitted_stay_as_they_are(mode, provider, suspended, kept, overriding):
-    """Kueue writes into them, and Helm 4 fails where an upgrade would undo that."""
+    """Kueue writes into the worker groups, and Helm 4 fails if an upgrade would change that."""
     values = {"mode": mode, "scheduling": {"provider": provider, "queue": "q"}}
     groups = [{"groupName": "admitted"}]
     spec = {"rayClusterSpec": {"workerGroupSpecs": groups}} if mode == "job" else {"workerGroupSpecs": groups}
@@ -262,11 +262,11 @@ def test_what_the_user_puts_on_pods_is_on_all_of_them():
 @pytest.mark.parametrize(
     ("files", "code", "told"),
     [
-        ({}, 1, "no result yet: look at RayJob NAME"),
+        ({}, 1, "no result yet: RayJob NAME has not ended, or could not start"),
         (
             {"rayjob": "demo-00000000", "exit-code": "0"},
             1,
-            "the result is that of RayJob demo-00000000; RayJob NAME has",
+            "the result is that of RayJob demo-00000000: RayJob NAME has",
         ),
         ({"rayjob": "NAME", "exit-code": "0", "accuracy": "0.98"}, 0, "accuracy: 0.98"),
         ({"rayjob": "NAME", "exit-code": "7", "reason": "too poor", "last-success": "{}"}, 7, "reason: too poor"),

@@ -1,4 +1,4 @@
-"""The settings: generated from config.py, checked by the schema, and read by the program as they were set."""
+"""Test the settings in the chart: they are generated, checked by the schema, and read by the program unchanged."""
 
 import json
 
@@ -14,14 +14,14 @@ from tests.chart.rendering import CHART, render
 from tests.chart.test_names import GPUS, SETTINGS, other
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-# What Kubernetes defines, or a user: maps of any keys.
+# Maps with any keys, which Kubernetes or a user defines.
 FREE = {"affinity", "extraEgress", "extraIngress", "global", "valueFrom", "namespaceSelector", "podSelector"}
 B = {"replicas": 1, "gpus": 2, "resources": {}}
 NUMBERS = {"seed": 2**32 - 1, "epochs": 1_000_000, "learning_rate": 1e-7, "worker_timeout": 0.5, "start_timeout": 86400}
 
 
 def read(values: dict, tmp_path) -> JobConfig:
-    """What the program makes of the file that the chart gives it."""
+    """Return the settings that the program reads from the chart's file."""
     file = tmp_path / "settings.yaml"
     file.write_text(render(values).settings)
     return sources.load(JobConfig, {}, {}, str(file))

@@ -1,4 +1,4 @@
-"""Each supported shape (ci/*-values.yaml): as Helm, Kubernetes and KubeRay read it, and as Pod Security does."""
+"""Test each supported combination of values (ci/*-values.yaml) with Helm, Kubernetes, KubeRay and Pod Security."""
 
 import functools
 import json
@@ -14,8 +14,8 @@ from tests.chart import kuberay
 from tests.chart.rendering import CHART, CI, Manifests, render
 
 KUBERAY = json.loads(kuberay.FILE.read_text())
-KUBERNETES = {"1.28", kubernetes_validate.latest_version()}  # the oldest that is supported, and the newest known
-OPERATOR = {"PodMonitor", "PrometheusRule"}  # Prometheus Operator's; their tests are in test_metrics.py
+KUBERNETES = {"1.28", kubernetes_validate.latest_version()}  # the oldest supported version, and the newest known one
+OPERATOR = {"PodMonitor", "PrometheusRule"}  # kinds of Prometheus Operator; test_metrics.py tests them
 
 shapes = pytest.mark.parametrize("file", CI, ids=lambda file: file.name.removesuffix("-values.yaml"))
 
@@ -42,7 +42,7 @@ def test_kubernetes_knows_every_field(file):
             validate(json.dumps(manifest))
 
 
-@functools.cache  # half a second each, and the shapes have much in common
+@functools.cache  # each call takes half a second, and many objects are equal
 def validate(manifest: str) -> None:
     for version in KUBERNETES:
         kubernetes_validate.validate(json.loads(manifest), version, strict=True)
@@ -102,7 +102,7 @@ def test_all_objects_carry_the_standard_labels(file):
 
 @shapes
 def test_no_pod_of_ray_carries_a_name_of_its_own(file):
-    """KubeRay's Services select the head by app.kubernetes.io/name: kuberay."""
+    """The head's Service selects by `app.kubernetes.io/name: kuberay`. KubeRay sets this label, not the chart."""
     pods = shape(file).pods
     for component in ("head", "worker"):
         assert "app.kubernetes.io/name" not in pods[component]["metadata"]["labels"]
@@ -111,4 +111,4 @@ def test_no_pod_of_ray_carries_a_name_of_its_own(file):
 def test_the_ray_version_is_the_locked_one():
     lock = (CHART.parents[1] / "requirements.lock").read_text()
     assert f"\nray=={render().cluster['rayVersion']} " in lock
-    assert render({"image": {"rayVersion": "2.58.1"}}).cluster["rayVersion"] == "2.58.1"  # an image of the user's own
+    assert render({"image": {"rayVersion": "2.58.1"}}).cluster["rayVersion"] == "2.58.1"  # for a user's own image

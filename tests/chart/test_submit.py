@@ -1,4 +1,4 @@
-"""What `mnist-job submit` creates for its flags is what Helm makes of the chart for the corresponding values."""
+"""Test that `mnist-job submit` creates what Helm creates from the corresponding values of the chart."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from tests.chart.test_names import GPUS, SETTINGS, other
 
 @pytest.fixture
 def submitted(capsys):
-    """What these arguments create."""
+    """Return the objects that these arguments create."""
 
     def dry_run(*arguments: object) -> Manifests:
         where = ("--name", RELEASE, "--namespace", NAMESPACE)
@@ -178,7 +178,7 @@ def test_faults_of_the_values_file(content, told, capsys, tmp_path):
     assert capsys.readouterr().err.startswith(f"mnist-job: {told.format(file)}")
 
 
-def test_helm_s_library_is_not_needed_but_by_submit(monkeypatch, capsys):
+def test_only_submit_needs_helms_library(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "helm_python", None)
     assert main(["submit", "--dry-run"]) == 2
     assert "pip install 'mnist-job[submit]'" in capsys.readouterr().err

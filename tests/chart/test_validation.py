@@ -1,4 +1,4 @@
-"""Rules across values: each fault is a sentence that names the value and what to do, and all are told at once."""
+"""Test the rules that concern several values: each fault is a sentence that names the value and says what to do."""
 
 import re
 
@@ -29,10 +29,10 @@ def several(number: int) -> dict:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (GPU_TAG | {"workerGroups": {"a": GROUP | {"gpus": 1}}}, r"workerGroups: a with GPUs, default without; .*"),
+        (GPU_TAG | {"workerGroups": {"a": GROUP | {"gpus": 1}}}, r"workerGroups: .* GPUs \(a\), .*\(default\); .*"),
         (
             {"workerGroups": {"default": {"gpus": 1}}},
-            r"image.tag: workerGroups.default has GPUs, and 0.1.0 names an .*; set image.tag=0.1.0-gpu.*",
+            r"image.tag: workerGroups.default has GPUs, but 0.1.0 names an .*; set image.tag=0.1.0-gpu.*",
         ),
         (
             {"workerGroups": {"default": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}},
@@ -40,11 +40,11 @@ def several(number: int) -> dict:
         ),
         (
             {"workerGroups": {"default": {"resources": {"requests": {"nvidia.com/mig-1g.5gb": 1}}}}},
-            r"workerGroups.default.resources.requests: nvidia.com/mig-1g.5gb alone .*; set .*gpus and .*gpuResource .*",
+            r"workerGroups.default.resources.requests: nvidia.com/mig-1g.5gb .*; set .*gpus and .*gpuResource .*",
         ),
         (
             {"head": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
-            r"head.resources.limits: nvidia.com/gpu would be reserved and not used, .*; leave it out",
+            r"head.resources.limits: nvidia.com/gpu would be reserved but not used, .*; remove it",
         ),
         (
             GPU_TAG | {"workerGroups": {"default": {"gpus": 1, "gpuResource": "amd.com/gpu"}}},
@@ -52,15 +52,15 @@ def several(number: int) -> dict:
         ),
         (
             GPU_TAG | {"workerGroups": {"default": {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.5gb"}}},
-            r"workerGroups.default.gpus: CUDA shows a process one MIG slice of a pod, .* are 2; set .*gpus=1, .*",
+            r"workerGroups.default.gpus: a pod can use only one MIG slice, .* gpus is 2; set .*gpus=1, .*",
         ),
         (
             {"workerGroups": {"default": {"gpuResource": "nvidia.com/mig-1g.5gb"}}},
-            r"workerGroups.default.gpuResource: nvidia.com/mig-1g.5gb means nothing without GPUs; set .*gpus",
+            r"workerGroups.default.gpuResource: nvidia.com/mig-1g.5gb has no effect without GPUs; set .*gpus",
         ),
         (
             {"workerGroups": {"default": {"minReplicas": 3}}},
-            r"workerGroups.default: the fewest pods \(3\) are more than the most \(2\); set minReplicas and .*",
+            r"workerGroups.default: minReplicas \(3\) is greater than maxReplicas \(2\); change one of them .*",
         ),
         (
             {"settings": {"batch_size": 3}, "workerGroups": {"default": {"maxReplicas": 4}}},
@@ -68,17 +68,17 @@ def several(number: int) -> dict:
         ),
         (
             {"scheduling": {"provider": "kueue", "queue": "a"}, "workerGroups": {"default": {"maxReplicas": 4}}},
-            r"workerGroups: Kueue admits all pods at once, and no job with Ray's autoscaler; set maxReplicas .*",
+            r"workerGroups: Kueue admits all pods of a job at once, .* Ray's autoscaler; set minReplicas and .*",
         ),
         (
             {"workerGroups": {"default": {"resources": {"requests": {"memory": "4.5Gi"}}}}},
-            r"workerGroups.default.resources: memory is requested \(4.5Gi\) beyond its limit \(4Gi\), .*; raise the .*",
+            r"workerGroups.default.resources: .* memory \(4.5Gi\) is greater than its limit \(4Gi\), .*; raise the .*",
         ),
         (
             {"head": {"resources": {"requests": {"ephemeral-storage": "11Gi"}}}},
-            r"head.resources.requests: ephemeral-storage \(11Gi\) is more than tmpSizeLimit \(10Gi\); raise that",
+            r"head.resources.requests: ephemeral-storage \(11Gi\) is greater than tmpSizeLimit \(10Gi\); raise .*",
         ),
-        ({"settings": {"evaluate_on_gpu": True}}, r"settings.evaluate_on_gpu: no group .* has GPUs; give one gpus, .*"),
+        ({"settings": {"evaluate_on_gpu": True}}, r"settings.evaluate_on_gpu: no group .* has GPUs; set gpus .*"),
         (
             {"settings": {"batch_size": 3}, "workerGroups": {"default": {"replicas": 4}}},
             r"settings.batch_size: 3 is less than one image for each of the 4 training processes .*; raise it, .*",
@@ -86,51 +86,51 @@ def several(number: int) -> dict:
         ({"storage": NO_CLAIM}, r"storage: head and workers share no place .*; set persistentVolumeClaim.create, .*"),
         (
             {"storage": {"uri": "s3://a", "persistentVolumeClaim": {"existingClaim": "b"}}},
-            r"storage: uri and persistentVolumeClaim.existingClaim are both set.*; empty one of them",
+            r"storage: uri and persistentVolumeClaim.existingClaim are both set.*; unset one of them",
         ),
-        ({"storage": {"credentialsSecret": "s3"}}, r"storage.credentialsSecret: neither .* is a URI.*; empty it"),
+        ({"storage": {"credentialsSecret": "s3"}}, r"storage.credentialsSecret: neither .* is a URI.*; unset it"),
         (
             {"settings": {"data": "mnist.npz"}},
-            r"settings.data: mnist.npz is relative, .*; use mnist, digits, a path .*",
+            r"settings.data: mnist.npz is a relative path, .*; use mnist, digits, an absolute path .*",
         ),
-        ({"settings": {"data": "s3://key:secret@b/x.npz"}}, r"settings.data: holds a password, .*; put it into .*"),
+        ({"settings": {"data": "s3://key:secret@b/x.npz"}}, r"settings.data: .* a password, .*; put it into .*"),
         ({"env": [{"name": "MNIST_JOB_EPOCHS", "value": "1"}]}, r"env: MNIST_JOB_EPOCHS .*; set settings.epochs .*"),
         (
             {"podLabels": {"app.kubernetes.io/name": "x"}},
-            r"podLabels: app.kubernetes.io/name is what Services .* select pods by; choose another key",
+            r"podLabels: Services .* select pods by app.kubernetes.io/name; choose another key",
         ),
-        ({"labels": {"app.kubernetes.io/instance": "x"}}, r"labels: app.kubernetes.io/instance is what .*"),
+        ({"labels": {"app.kubernetes.io/instance": "x"}}, r"labels: Services .* by app.kubernetes.io/instance; .*"),
         (
             {"limits": {"activeDeadlineSeconds": 900}},
             r"limits.preRunningDeadlineSeconds: 900 would never be reached, .* \(900\) .*; lower it",
         ),
-        ({"metrics": {"port": 8265}}, r"metrics.port: Ray uses 8265 itself; choose another, such as 8000"),
-        ({"metrics": {"port": 10001}}, r"metrics.port: Ray uses 10001 itself; .*"),
+        ({"metrics": {"port": 8265}}, r"metrics.port: Ray itself uses port 8265; choose another port, such as 8000"),
+        ({"metrics": {"port": 10001}}, r"metrics.port: Ray itself uses port 10001; .*"),
         (
             {
                 "metrics": {"podMonitor": {"enabled": True, "interval": "2m"}},
                 "limits": {"ttlSecondsAfterFinished": 239},
             },
-            r"limits.ttlSecondsAfterFinished: 239 s are less than two scrapes .*: 2m\).*; raise it to 240 or more",
+            r"limits.ttlSecondsAfterFinished: 239 s is less than .* two scrapes .*: 2m\).*; raise it to 240 or more",
         ),
         (
             {"metrics": {"pushgateway": {"url": "http://a", "deploy": {"enabled": True}}}},
-            r"metrics.pushgateway: url and deploy.enabled are both set, .*; choose",
+            r"metrics.pushgateway: url and deploy.enabled are both set, .*; unset one of them",
         ),
-        ({"scheduling": {"queue": "a"}}, r"scheduling.queue: a means nothing without scheduling.provider; set .*"),
-        ({"scheduling": {"provider": "kueue"}}, r"scheduling.queue: kueue needs the name of one"),
-        (SHARED | {"scheduling": {"provider": "yunikorn"}}, r"scheduling.queue: yunikorn needs the name of one"),
+        ({"scheduling": {"queue": "a"}}, r"scheduling.queue: a has no effect without scheduling.provider; set .*"),
+        ({"scheduling": {"provider": "kueue"}}, r"scheduling.queue: kueue needs the name of a queue"),
+        (SHARED | {"scheduling": {"provider": "yunikorn"}}, r"scheduling.queue: yunikorn needs the name of a queue"),
         (
             {"scheduling": {"provider": "yunikorn", "queue": "a"}},
-            r"scheduling.provider: YuniKorn reserves places by pods .*; use storage.uri, or .* ReadWriteMany",
+            r"scheduling.provider: YuniKorn reserves resources with .*; use storage.uri, or .* ReadWriteMany",
         ),
         (
             {"scheduling": {"provider": "kueue", "queue": "a"}, **several(7)},
-            r"workerGroups: Kueue admits at most 6 groups at once, and these are 7; merge some",
+            r"workerGroups: Kueue admits at most 6 groups at once, but there are 7; merge some",
         ),
         (
             {"scheduling": {"provider": "kueue", "queue": "a"}, "workerGroups": {"submitter": GROUP}},
-            r"workerGroups.submitter: Kueue has this name for pods of its own; choose another",
+            r"workerGroups.submitter: Kueue uses this name for other pods of the job; choose another name",
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_all_faults_are_told_together():
 
 @pytest.fixture
 def on_a_cluster(overriding):
-    """The chart as a cluster with these APIs has it rendered: Helm's engine alone knows no cluster."""
+    """Return a function that makes a chart which sees a cluster with these APIs. Helm's engine alone sees none."""
     return lambda *apis: overriding("mnist-job.apiVersions", ["apiregistration.k8s.io/v1", *apis])
 
 
@@ -216,7 +216,7 @@ def test_what_the_cluster_lacks_is_told(apis, values, sentence, on_a_cluster):
     assert re.fullmatch(sentence, fault), fault
 
 
-def test_a_cluster_with_everything_is_content(on_a_cluster):
+def test_a_cluster_with_all_apis_is_accepted(on_a_cluster):
     everything = on_a_cluster("ray.io/v1/RayJob", "kueue.x-k8s.io/v1beta2", "monitoring.coreos.com/v1")
     values = {"scheduling": {"provider": "kueue", "queue": "a"}, "metrics": {"podMonitor": {"enabled": True}}}
     assert faults(values, everything) == []

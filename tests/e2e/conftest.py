@@ -1,4 +1,4 @@
-"""The cluster that README.md beside this file asks for, namespaces in it, and what to read when a test fails."""
+"""Fixtures for the cluster that README.md in this folder describes, its namespaces, and the logs of a failed test."""
 
 import json
 import os
@@ -10,11 +10,11 @@ import pytest
 from tests.conftest import tool
 from tests.e2e.kube import Namespace, Release, kubectl, run
 
-used: list[Namespace] = []  # by the module that runs
+used: list[Namespace] = []  # by the current module
 
 
 def given(name: str) -> str:
-    """A variable of the environment; the test is skipped where it is not set (and CI tolerates no skip)."""
+    """Return a variable of the environment, or skip the test if it is not set (in CI, a skip is a failure)."""
     if name not in os.environ:
         pytest.skip(f"{name} is not set: see tests/e2e/README.md")
     return os.environ[name]
@@ -22,7 +22,7 @@ def given(name: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def cluster() -> None:
-    """A cluster that the tests were told to use: nobody's is touched by chance."""
+    """Use only a cluster that was given to the tests, so that no other cluster is changed by mistake."""
     given("KUBECONFIG")
     given("E2E_IMAGE")
     tool("kubectl")
@@ -36,7 +36,7 @@ def image() -> str:
 
 
 def new_namespace(*, deny: bool) -> Iterator[Namespace]:
-    """A new namespace that enforces Pod Security `restricted`, and denies all traffic if asked to."""
+    """Create a namespace that enforces Pod Security `restricted`. With `deny`, it denies all traffic."""
     made = Namespace(f"mnist-job-e2e-{secrets.token_hex(3)}")
     kubectl("create", "namespace", made.name)
     kubectl("label", "namespace", made.name, "pod-security.kubernetes.io/enforce=restricted")
@@ -44,7 +44,7 @@ def new_namespace(*, deny: bool) -> Iterator[Namespace]:
         metadata = {"name": "deny-everything"}
         spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
         made.apply({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
-    # what Kubernetes itself puts into every namespace comes a moment later
+    # Kubernetes creates these in every namespace, but a moment later
     made.wait("create", "serviceaccount/default", "configmap/kube-root-ca.crt")
     used.append(made)
     yield made
@@ -64,7 +64,7 @@ def denying_namespace() -> Iterator[Namespace]:
 
 @pytest.fixture(scope="session")
 def release(image) -> Callable[[str, Namespace], Release]:
-    """A release that fits a small node beside others."""
+    """Return a function that makes a release which fits on a small node together with others."""
     repository, tag = image.rsplit(":", 1)
     small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
     base = {
@@ -80,7 +80,7 @@ def release(image) -> Callable[[str, Namespace], Release]:
 
 @pytest.fixture
 def pretended_gpus(request) -> Iterator[None]:
-    """Two GPUs (or of a parameter) on the first node, by its status and the label of NVIDIA's GPU operator alone."""
+    """Make the first node's status and label claim two GPUs (or two of the parameter's resource) during a test."""
     given("E2E_FAKE_GPUS")
     gpu = getattr(request, "param", "nvidia.com/gpu")
     node = json.loads(kubectl("get", "nodes", "--output=json"))["items"][0]
@@ -113,7 +113,7 @@ def kueue() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    """What a person needs to understand a failure, while it is still there."""
+    """Add to the report of a failure what helps to understand it, before it is deleted."""
     report = yield
     if report.failed:
         for namespace in used:

@@ -1,4 +1,4 @@
-"""kubectl and helm as the tests use them: JSON in and out, waiting for conditions, never for time to pass."""
+"""Run kubectl and helm for the tests: JSON in and out. Wait for conditions, never for a fixed time."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import TypeVar
 import yaml
 
 CHART = Path(__file__).parents[2] / "charts/mnist-job"
-PATIENCE = 420  # seconds that a condition may take: a run takes 100 on two idle cores
+PATIENCE = 420  # the longest wait for a condition, in seconds: a run takes 100 s on two idle cores
 T = TypeVar("T")
 
 
@@ -24,7 +24,7 @@ def run(
     environment: Mapping[str, str] = os.environ,
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """A command to its end; what it printed is in the error if it fails."""
+    """Run a command to its end. If it fails, the error contains what it printed."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     words = [str(word) for word in command]
     done = subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE, env=environment, cwd=folder)
@@ -38,7 +38,7 @@ def kubectl(*arguments: object, stdin: str | bytes | None = None) -> str:
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
-    """The first true value of the condition."""
+    """Wait until the condition returns a true value, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -49,7 +49,7 @@ def wait_until(condition: Callable[[], T], what: str, seconds: float = PATIENCE)
 
 @contextmanager
 def serving(*arguments: object) -> Iterator[str]:
-    """HOST:PORT of this machine as `kubectl proxy` and `kubectl port-forward` announce it, while they run."""
+    """Run `kubectl proxy` or `kubectl port-forward`, and yield the HOST:PORT of this machine that it prints."""
     with subprocess.Popen(["kubectl", *map(str, arguments)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -81,20 +81,20 @@ class Namespace:
         return self.kubectl("exec", pod, *(["--stdin"] if stdin is not None else []), "--", *command, stdin=stdin)
 
     def raw(self, path: str) -> str:
-        """What a pod or a Service answers, by way of the API server: `services/NAME:PORT/proxy/metrics`."""
+        """Return the answer of a pod or a Service, through the API server: `services/NAME:PORT/proxy/metrics`."""
         return kubectl("get", "--raw", f"/api/v1/namespaces/{self.name}/{path}")
 
     def wait(self, condition: str, *what: str) -> None:
         self.kubectl("wait", f"--for={condition}", *what, f"--timeout={PATIENCE - 10}s")
 
     def resources(self) -> set[str]:
-        """Everything in the namespace, as KIND/NAME, but what records the past."""
+        """Return everything in the namespace except events, as KIND/NAME."""
         kinds = kubectl("api-resources", "--namespaced", "--verbs=list,delete", "--output=name").split()
         found = self.kubectl("get", ",".join(kinds), "--output=name").split()
         return {name for name in found if not name.startswith(("event/", "event.events.k8s.io/"))}
 
     def start(self, name: str, image: str, labels: dict[str, str] | None = None, claim: str = "") -> str:
-        """A pod that does nothing until somebody execs into it, with a claim at /volume if one is given."""
+        """Start a pod that does nothing, to run commands in it. If a claim is given, it is mounted at /volume."""
         locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         container = {"name": "main", "image": image, "command": ["sleep", "infinity"], "securityContext": locked}
         spec: dict = {
@@ -114,7 +114,7 @@ class Namespace:
 
 @dataclass(frozen=True)
 class Release:
-    """A Helm release of the chart; its name is the name of everything that the chart makes for it."""
+    """A Helm release of the chart. The objects of the release have its name."""
 
     name: str
     namespace: Namespace
@@ -128,7 +128,7 @@ class Release:
         return run("helm", verb, self.name, CHART, *options, "--values=-", stdin=merged, check=False)
 
     def install(self, values: dict) -> str:
-        """Install or upgrade; the notes."""
+        """Install or upgrade the release, and return its notes."""
         done = self.helm("upgrade", "--install", values=values)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -138,7 +138,7 @@ class Release:
         assert done.returncode == 0, done.stderr
 
     def gone(self, but: set[str]) -> None:
-        """Nothing is left of it, as soon as Kubernetes has collected what belonged to it."""
+        """Check that nothing is left of the release, after Kubernetes had time to delete what belonged to it."""
         with suppress(TimeoutError):
             wait_until(lambda: self.namespace.resources() == but, "what is left to go", 120)
         assert self.namespace.resources() == but
@@ -148,11 +148,11 @@ class Release:
         return found
 
     def runs(self) -> None:
-        """Wait until the driver is at work."""
+        """Wait until the driver runs."""
         wait_until(lambda: self.rayjob().get("status", {}).get("jobStatus") == "RUNNING", f"{self.name} to run")
 
     def finished(self) -> dict:
-        """The RayJob when it has ended, one way or the other."""
+        """Wait until the RayJob has ended, and return it."""
 
         def ended() -> dict | None:
             rayjob = self.rayjob()
@@ -166,7 +166,7 @@ class Release:
         return self.namespace.get("configmap", f"{self.name}-result").get("data", {})
 
     def events(self, rayjob: str) -> list[dict]:
-        """What the job itself recorded on a RayJob."""
+        """Return the Events that the job itself has recorded on a RayJob."""
         of_rayjob = f"involvedObject.kind=RayJob,involvedObject.name={rayjob}"
         found = json.loads(self.namespace.kubectl("get", "events", f"--field-selector={of_rayjob}", "--output=json"))
         return [
@@ -176,7 +176,7 @@ class Release:
         ]
 
     def pods(self, node_type: str = "") -> list[dict]:
-        """The pods of its Ray cluster; `node_type` is head or worker."""
+        """Return the pods of its Ray cluster; `node_type` is head or worker."""
         ray = f"ray.io/node-type={node_type}" if node_type else "ray.io/node-type"
         return self.namespace.list("pods", f"app.kubernetes.io/instance={self.name},{ray}")
 
@@ -186,7 +186,7 @@ class Release:
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """Values over values, as Helm merges them."""
+    """Merge values into others, as Helm does."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

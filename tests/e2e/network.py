@@ -1,4 +1,4 @@
-"""Who reaches what, tried from inside pods."""
+"""Find out which addresses a pod can reach, by connecting from inside the pod."""
 
 import json
 
@@ -23,13 +23,13 @@ with ThreadPoolExecutor(64) as pool:
 
 
 def reached(namespace: Namespace, pod: str, addresses: set[Address]) -> set[Address]:
-    """Those of the addresses that a connection from the pod opens."""
+    """Return those of the addresses that accept a connection from the pod."""
     answer = namespace.exec(pod, "python", "-c", PROBE, stdin=json.dumps(sorted(addresses)))
     return {(host, port) for host, port in json.loads(answer)}
 
 
 def listening(namespace: Namespace, pod: dict) -> set[Address]:
-    """Where a pod listens, on other addresses than loopback, by the kernel's own table."""
+    """Return the addresses on which a pod listens, except for loopback, from the kernel's table."""
     table = namespace.exec(pod["metadata"]["name"], "cat", "/proc/net/tcp", "/proc/net/tcp6")
     rows = [line.split() for line in table.splitlines()]
     local = [row[1].split(":") for row in rows if row[3] == "0A"]  # TCP_LISTEN
@@ -38,5 +38,5 @@ def listening(namespace: Namespace, pod: dict) -> set[Address]:
 
 
 def api_server() -> Address:
-    """The API server's Service: what any pod reaches, unless all its traffic is denied."""
+    """Return the address of the API server's Service, which any pod can reach unless all its traffic is denied."""
     return Namespace("default").get("service", "kubernetes")["spec"]["clusterIP"], 443

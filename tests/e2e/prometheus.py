@@ -1,6 +1,6 @@
-"""A real Prometheus on this machine for PodMonitors and PrometheusRules, as the Prometheus operator would make it.
+"""Start a real Prometheus on this machine for PodMonitors and PrometheusRules, with the configuration of the operator.
 
-Pod addresses need not be reachable from here: every scrape goes through the API server, by `kubectl proxy`.
+This machine need not reach the addresses of pods: every scrape goes through the API server, by `kubectl proxy`.
 """
 
 import json
@@ -31,7 +31,7 @@ class Monitored(Prometheus):
         self._discover()
 
     def value(self, expression: str) -> float:
-        """The one value of an expression, as soon as there is one."""
+        """Return the value of an expression, as soon as it has exactly one."""
 
         def find() -> list[tuple[dict[str, str], float]]:
             self._discover()
@@ -41,7 +41,7 @@ class Monitored(Prometheus):
         return value
 
     def _discover(self) -> None:
-        """Write down the ports of all pods, with the labels that Prometheus's discovery of pods gives them."""
+        """Write a file with the ports of all pods, with the labels that Prometheus's discovery of pods would set."""
         pods = self._namespace.list("pods")
         targets = [target for pod in pods for target in discovered(pod, lambda port: self._proxy)]
         fresh = self._targets.with_suffix(".new")
@@ -49,7 +49,7 @@ class Monitored(Prometheus):
         fresh.rename(self._targets)
 
     def _jobs(self, monitor: dict) -> Iterator[dict]:
-        """The scrape configuration of each endpoint of a PodMonitor: the part of the operator's that is used here."""
+        """Yield the scrape configuration of each endpoint of a PodMonitor, with the features that are used here."""
         spec = monitor["spec"]
         assert "namespaceSelector" not in spec, spec["namespaceSelector"]
         for endpoint in spec["podMetricsEndpoints"]:
@@ -81,7 +81,7 @@ class Monitored(Prometheus):
 
 @contextmanager
 def scraping(namespace: Namespace, folder: Path) -> Iterator[Monitored]:
-    """Prometheus for the PodMonitors and PrometheusRules that a namespace has now."""
+    """Run a Prometheus for the PodMonitors and PrometheusRules that are now in a namespace."""
     with serving("proxy", "--port=0") as api:
         prometheus = Monitored(namespace, folder, api)
         with prometheus.running():
@@ -101,5 +101,5 @@ def selected(selector: dict) -> Iterator[dict]:
 
 
 def snake(rule: dict) -> dict:
-    """A relabeling as Prometheus itself spells it."""
+    """Return a relabeling with the names of Prometheus's own configuration."""
     return {re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name): value for name, value in rule.items()}

@@ -1,4 +1,4 @@
-# A Pushgateway for clusters that cannot pull prom/pushgateway: Debian's, with the same flags and port.
+# Debian's Pushgateway, for clusters that cannot pull prom/pushgateway. It has the same flags and the same port.
 FROM python:3.11-slim-bookworm
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends prometheus-pushgateway >/dev/null \
@@ -6,5 +6,5 @@ RUN apt-get update -qq \
 USER 65534:65534
 EXPOSE 9091
 ENTRYPOINT ["prometheus-pushgateway"]
-# Debian's build keeps what it got in /var/lib unless it is told not to; prom/pushgateway does not by default.
+# By default, Debian's build stores its metrics in /var/lib, and prom/pushgateway does not.
 CMD ["--persistence.file="]

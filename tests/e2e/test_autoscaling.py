@@ -1,4 +1,4 @@
-"""A release that begins without a worker: KubeRay's autoscaler makes the pods that its run asks for."""
+"""Test a release that starts without workers: KubeRay's autoscaler creates the pods that its run requests."""
 
 import pytest
 import yaml
@@ -18,6 +18,6 @@ def test_a_run_begins_without_a_worker_and_gets_two(release, denying_namespace):
     cluster = denying_namespace.get("rayclusters.ray.io", status["rayClusterName"])
     (group,) = cluster["spec"]["workerGroupSpecs"]
     assert (group["minReplicas"], group["maxReplicas"]) == (0, 2)
-    assert 1 <= group["replicas"] <= 2  # none was there before the autoscaler asked for it
+    assert 1 <= group["replicas"] <= 2  # there was none before the autoscaler requested it
     assert mnist_job.pods("worker")
     mnist_job.uninstall()

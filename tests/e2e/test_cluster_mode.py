@@ -1,4 +1,4 @@
-"""A standing Ray cluster: who gets in by token, and who by network."""
+"""Test a permanent Ray cluster: who can use it with a token, and who can reach it through the network."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ METRICS = {8000, 8080, 44217, 44227}
 
 @pytest.fixture(scope="module")
 def standing(release, open_namespace) -> SimpleNamespace:
-    """A release in mode: cluster with all pods ready; its notes and its token."""
+    """Install a release with `mode: cluster`, and wait for its pods. Return it with its notes and its token."""
     before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
     notes = mnist_job.install({"mode": "cluster"})
@@ -36,7 +36,7 @@ def standing(release, open_namespace) -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def jobs_api(standing) -> Iterator[str]:
-    """The URL of its Jobs API on this machine."""
+    """Yield the URL of its Jobs API on this machine."""
     release = standing.release
     pod = (f"--namespace={release.namespace.name}", f"pod/{release.head()}")
     with serving("port-forward", *pod, f":{DASHBOARD}") as address:
@@ -68,7 +68,7 @@ def test_a_job_is_submitted_from_outside_with_the_token(standing, jobs_api, tmp_
 
 
 def test_the_exit_status_is_the_jobs(standing, jobs_api, tmp_path):
-    """`ray job submit` itself knows 0 and 1 only; the job's own code is in its status."""
+    """`ray job submit` itself exits only with 0 or 1. The job's own exit code is in its status."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": standing.token}
     done = submit(jobs_api, "--data", "/storage/none.npz", "--output", "/storage/runs", home=tmp_path, **token)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -94,7 +94,7 @@ def test_the_notes_say_how_to_submit(standing):
 
 @pytest.fixture(scope="module")
 def ports(standing, image) -> SimpleNamespace:
-    """The addresses of the head and of the workers that a pod of the release itself reaches."""
+    """Return the addresses of the head and of the workers that a pod of the release can reach."""
     namespace = standing.release.namespace
     (head,), workers = standing.release.pods("head"), standing.release.pods("worker")
     labels = {"app.kubernetes.io/instance": "mnist-job", "app.kubernetes.io/component": "worker"}
@@ -112,7 +112,7 @@ def other_namespace() -> Iterator[Namespace]:
 
 
 def test_a_stranger_reaches_no_port(ports, open_namespace, other_namespace, image):
-    """In the same namespace, and in another; that a stranger reaches anything at all is shown by the API server."""
+    """It is in the same namespace or in another one. It reaches the API server, so its network works."""
     api = {api_server()}
     for namespace in (open_namespace, other_namespace):
         stranger = namespace.start("stranger", image)

@@ -1,4 +1,4 @@
-"""`mnist-job submit`, `status`, `logs`, `list` and `cancel` on a real cluster, as a user without Helm gives them."""
+"""Test `mnist-job submit`, `status`, `logs`, `list` and `cancel` on a real cluster, for a user without Helm."""
 
 import json
 import os
@@ -18,7 +18,7 @@ LONG = ("--batch-size", 4, "--epochs", 300)
 
 @pytest.fixture(scope="module")
 def user(image, open_namespace, tmp_path_factory) -> SimpleNamespace:
-    """Gives commands in a namespace of its own; `settings` fit a small node."""
+    """Runs commands in its own namespace; `settings` are for a small node."""
     folder = tmp_path_factory.mktemp("user")
     small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
     values = {
@@ -97,7 +97,7 @@ def test_the_same_again_starts_nothing(user, first):
 def test_a_run_below_the_accuracy_asked_for_ends_with_its_code(user, first):
     done = user.submit("first", "--min-accuracy", 1, "--wait")
     assert done.returncode == 7
-    assert "in place of first-" in done.stdout
+    assert "started; it replaces first-" in done.stdout
     assert done.stderr.startswith("mnist-job: ")
     assert "--min-accuracy" in done.stderr
     assert user.command("cancel", "first", "--delete").returncode == 0
@@ -125,13 +125,13 @@ def test_cancel_frees_the_pods_and_submit_goes_on(user):
         "--reuse-values",
         "--set=settings.seed=1",
     )
-    run("helm", *upgrade)  # while it trains
+    run("helm", *upgrade)  # while the run trains
     assert state(user, "long")["rayjob"] != former
     assert user.command("cancel", "long", "--delete").returncode == 0
 
 
 def release_of(user: SimpleNamespace, name: str) -> Release:
-    """What `submit` has installed, or will: a release that `helm` is to change. No pod of it ever runs."""
+    """Return a release that `submit` has installed or will install, for `helm` to change. Its pods never run."""
     values = yaml.safe_load((user.folder / "values.yaml").read_text())
     image = {"repository": "localhost:1/none", "tag": "none"}
     return Release(name, user.namespace, merge(values, {"image": image, "settings": {"data": "digits"}}))
@@ -139,7 +139,7 @@ def release_of(user: SimpleNamespace, name: str) -> Release:
 
 @pytest.mark.parametrize("program", ["helm", *filter(None, [os.environ.get("E2E_HELM3")])])
 def test_helm_and_submit_take_over_from_each_other(user, program):
-    """Whatever the interpreter is called, and although KubeRay has written to each RayJob meanwhile."""
+    """They do so with any name of the interpreter, and although KubeRay has changed each RayJob in between."""
     name = f"shared-{len(program)}"
     shared = release_of(user, name)
     values = user.folder / f"{name}.yaml"
@@ -153,7 +153,7 @@ def test_helm_and_submit_take_over_from_each_other(user, program):
         (user.folder / interpreter).unlink(missing_ok=True)
         (user.folder / interpreter).symlink_to(sys.executable)
         options = ("--namespace", user.namespace.name, "--name", name, "--values", values, "--epochs", epochs)
-        packages = {"PYTHONPATH": os.pathsep.join(sys.path)}  # a link outside of an environment is not in it
+        packages = {"PYTHONPATH": os.pathsep.join(sys.path)}  # the link does not find the packages
         run(user.folder / interpreter, "-m", "mnist_job", "submit", *options, environment=os.environ | packages)
 
     upgraded(4)
@@ -167,7 +167,7 @@ def test_helm_and_submit_take_over_from_each_other(user, program):
     ours = [one["metadata"] for one in json.loads(kept)["items"] if name in one["metadata"]["name"]]
     managers = {entry["manager"] for one in ours for entry in one["managedFields"]}
     assert managers <= {"helm", "ray-operator", "kuberay-operator", "manager"}
-    assert shared.rayjob()["metadata"]["name"] in [one["name"] for one in ours]  # one alone is left
+    assert shared.rayjob()["metadata"]["name"] in [one["name"] for one in ours]  # only one is left
     assert user.command("cancel", name, "--delete").returncode == 0
 
 
@@ -198,7 +198,7 @@ def test_a_failed_upgrade_starts_nothing_and_what_it_leaves_is_found_by_its_labe
     assert left.rayjob()["metadata"]["uid"] == first
     who = f"system:serviceaccount:{namespace.name}:some"
     told = f"mnist-job: {{}} in namespace {namespace.name}: {who} may not patch roles"
-    for name in ("left", "new"):  # their right to delete what was created is missing, too
+    for name in ("left", "new"):  # this account also may not delete what was created
         done = user.command("submit", "--name", name, "--seed", 2, "--values", values, KUBECONFIG=some)
         cause, note = done.stderr.splitlines()[-2:]
         assert done.returncode == 4
@@ -207,7 +207,7 @@ def test_a_failed_upgrade_starts_nothing_and_what_it_leaves_is_found_by_its_labe
     assert left.rayjob()["metadata"]["uid"] == first
 
     left.uninstall()
-    assert left.rayjob()["metadata"]["uid"] == first  # Helm has removed what its last, failed revision holds
+    assert left.rayjob()["metadata"]["uid"] == first  # Helm has removed the objects of its last, failed revision
     for name in ("left", "new"):
         assert user.command("cancel", name, "--delete").returncode == 0
     for role in ("most", "looks-at-roles"):
@@ -270,7 +270,7 @@ def test_a_namespace_that_is_not_there(user):
 
 
 def kubeconfig_of(account: str, namespace: Namespace, folder: Path) -> Path:
-    """A kubeconfig by which one is this ServiceAccount."""
+    """Return a kubeconfig with which the user is this ServiceAccount."""
     content = yaml.safe_load(kubectl("config", "view", "--minify", "--raw", "--output=yaml"))
     content["users"][0]["user"] = {"token": namespace.kubectl("create", "token", account).strip()}
     content["contexts"][0]["context"]["namespace"] = namespace.name

@@ -1,4 +1,4 @@
-"""Pods that go away, that never come, and that get too little memory."""
+"""Test pods that are deleted, that never start, or that get too little memory."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
 EPOCHS = 30
 BATCH = 2
-SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # half a minute and more: time to do damage in
+SETTINGS = {"batch_size": BATCH, "epochs": EPOCHS}  # at least half a minute, so that there is time for the damage
 KILL = """
 import os, pathlib, signal, sys
 
@@ -31,7 +31,7 @@ for process in sorted(found) if sys.argv[1] == "everything" else driver:
     os.kill(process, signal.SIGKILL)
 """
 OPERATOR = "app.kubernetes.io/component=kuberay-operator"
-LABELS = {  # of the metrics that files/alerts.yaml asks KubeRay's operator for
+LABELS = {  # of the metrics of KubeRay's operator that files/alerts.yaml uses
     "kuberay_job_info": ("namespace", "name"),
     "kuberay_job_deployment_status": ("namespace", "name", "deployment_status"),
     "controller_runtime_max_concurrent_reconciles": ("controller",),
@@ -40,7 +40,7 @@ LABELS = {  # of the metrics that files/alerts.yaml asks KubeRay's operator for
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> float:
-    """The test loss of such a run on this machine."""
+    """Return the test loss of an undisturbed run on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
     flags = ("--data", "digits", "--batch-size", BATCH, "--epochs", EPOCHS)
     assert job("run", *flags, cwd=folder).returncode == 0
@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory) -> float:
 
 @pytest.fixture
 def running(release, open_namespace, request) -> SimpleNamespace:
-    """A release whose second epoch is done."""
+    """Yield a release that has finished its second epoch."""
     mnist_job: Release = release("mnist-job", open_namespace)
     values = {"settings": SETTINGS, "limits": {"backoffLimit": 0}}
     values |= getattr(request, "param", {})
@@ -57,7 +57,7 @@ def running(release, open_namespace, request) -> SimpleNamespace:
     mnist_job.runs()
     rayjob = mnist_job.rayjob()
     folder = f"/storage/runs/{rayjob['metadata']['name']}/.mnist-job/checkpoints"
-    finished = ("sh", "-c", f"ls {folder}/*/manifest.json 2>/dev/null || true")  # of which the last two are kept
+    finished = ("sh", "-c", f"ls {folder}/*/manifest.json 2>/dev/null || true")  # the last two checkpoints are kept
     wait_until(lambda: len(open_namespace.exec(mnist_job.head(), *finished).split()) == 2, "the second epoch")
     yield SimpleNamespace(release=mnist_job, values=values, first_cluster=rayjob["status"]["rayClusterName"])
     mnist_job.uninstall()
@@ -65,7 +65,7 @@ def running(release, open_namespace, request) -> SimpleNamespace:
 
 
 def delete(release: Release, pod: str) -> None:
-    """Gone in a second, and not when the run is over."""
+    """Delete a pod at once, because its normal end could come after the end of the run."""
     release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", pod)
 
 
@@ -87,12 +87,12 @@ def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
 
 
 def kill(release: Release, whom: str) -> None:
-    """SIGKILL to the driver alone, or to `everything`: also to the process that watches over it."""
+    """Send SIGKILL only to the driver, or to `everything`: then also to the process that supervises it."""
     release.namespace.exec(release.head(), "python", "-c", KILL, whom)
 
 
 def goes_on(release: Release, rayjob: str) -> int:
-    """Wait until the run of this RayJob says from which epoch it goes on; that epoch."""
+    """Wait until the run of this RayJob prints from which epoch it resumes, and return that epoch."""
 
     def told() -> list[str]:
         printed = release.namespace.kubectl("logs", f"--selector=job-name={rayjob}", "--tail=-1", "--ignore-errors")
@@ -102,7 +102,7 @@ def goes_on(release: Release, rayjob: str) -> int:
 
 
 def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
-    """The labels of the operator's metrics of this RayJob."""
+    """Return the labels of this RayJob's metrics in KubeRay's operator."""
     found: dict[str, set[tuple[str, ...]]] = {name: set() for name in LABELS}
     for operator in json.loads(kubectl("get", "pods", "--all-namespaces", f"-l{OPERATOR}", "--output=json"))["items"]:
         where = operator["metadata"]
@@ -117,7 +117,7 @@ def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
 @pytest.mark.full
 @pytest.mark.parametrize("running", [{"limits": {"backoffLimit": 1}}], indirect=True)
 def test_a_head_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
-    """KubeRay makes another one, or another Ray cluster: who is quicker, its submitter or itself, is not certain."""
+    """KubeRay creates another head or another Ray cluster. It depends on whether KubeRay or its submitter is faster."""
     release = running.release
     delete(release, release.head())
     assert goes_on(release, release.rayjob()["metadata"]["name"]) > 2
@@ -125,7 +125,7 @@ def test_a_head_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
 
 
 def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undisturbed, tmp_path):
-    """The driver, then all that could tell of it; Helm's `resume` goes on each time."""
+    """Kill the driver, and then every process that could report it. Each time, Helm's `resume` continues the run."""
     release, name = running.release, running.release.name
     first = release.rayjob()["metadata"]["name"]
     kill(release, "driver")
@@ -144,9 +144,9 @@ def test_a_driver_that_is_killed_is_told_of_and_resume_goes_on(running, undistur
     kill(release, "everything")
     failed = release.finished()
     assert failed["status"]["jobDeploymentStatus"] == "Failed"
-    assert release.result() == result  # nobody could tell, ...
+    assert release.result() == result  # no process was left that could report it ...
     namespace = release.namespace.name
-    assert as_kuberay_measures(failed) == {  # ... but KubeRay
+    assert as_kuberay_measures(failed) == {  # ... but KubeRay does
         "kuberay_job_info": {(namespace, second)},
         "kuberay_job_deployment_status": {(namespace, second, "Failed")},
         "controller_runtime_max_concurrent_reconciles": {("rayjob",)},
@@ -184,6 +184,6 @@ def test_too_little_memory_is_told_as_that(release, open_namespace):
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("FAILED", "Failed")
     result = mnist_job.result()
     assert result["exit-code"] == "5"
-    # Ray noticed in time, or the kernel was quicker.
+    # Ray noticed it first, or the kernel was faster
     assert "ran out of memory" in result["reason"] or "OOMKilled (exit code 137): mnist-job-" in result["reason"]
     mnist_job.uninstall()

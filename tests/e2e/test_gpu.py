@@ -1,6 +1,6 @@
-"""Pods with a MIG slice each, on a node that only pretends to have some: TensorFlow sees none, and the job says so.
+"""Test pods with a MIG slice each, on a node that only pretends to have some. TensorFlow sees none; the job reports it.
 
-Whole GPUs are in the third walk-through.
+The third walk-through tests whole GPUs.
 """
 
 import re

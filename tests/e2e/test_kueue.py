@@ -1,4 +1,4 @@
-"""A queue whose quota is taken: the job waits as a whole, and starts as a whole."""
+"""Test a queue whose quota is used up: the job waits as a whole, and starts as a whole."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ import pytest
 from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
 KUEUE = "kueue.x-k8s.io/v1beta1"
-QUOTA_CPUS, TAKEN_CPUS = "1", "500m"  # the job's pods ask for more than the rest
+QUOTA_CPUS, TAKEN_CPUS = "1", "500m"  # the pods of the job request more than the rest
 
 
 @pytest.fixture
 def queue(open_namespace, kueue) -> Iterator[str]:
-    """The name of a LocalQueue with a small quota of its own."""
+    """Yield the name of a LocalQueue that has its own small quota."""
     name = open_namespace.name
     flavors = [
         {
@@ -37,7 +37,7 @@ def queue(open_namespace, kueue) -> Iterator[str]:
 
 @pytest.fixture
 def taker(open_namespace, queue, image) -> str:
-    """A Job that holds part of the quota until it is deleted."""
+    """Return a Job that uses a part of the quota until it is deleted."""
     locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
     container = {
         "name": "main",
@@ -55,7 +55,7 @@ def taker(open_namespace, queue, image) -> str:
 
 
 def workload(release: Release) -> dict:
-    """Kueue's own object for the RayJob."""
+    """Return Kueue's Workload of the RayJob."""
     uid = release.rayjob()["metadata"]["uid"]
     found = release.namespace.list("workloads.kueue.x-k8s.io", f"kueue.x-k8s.io/job-uid={uid}")
     return found[0] if found else {}
@@ -90,9 +90,9 @@ def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
     mnist_job.runs()
 
     running = mnist_job.rayjob()["metadata"]
-    mnist_job.install(values)  # Kueue has written into the RayJob: an upgrade must not take that away
+    mnist_job.install(values)  # Kueue has changed the RayJob, and an upgrade must not undo that
     again = mnist_job.rayjob()["metadata"]
     assert (again["uid"], again["generation"]) == (running["uid"], running["generation"])
 
-    mnist_job.uninstall()  # in the middle of the run
+    mnist_job.uninstall()  # while the run trains
     mnist_job.gone(but={resource for resource in before if "taker" not in resource})

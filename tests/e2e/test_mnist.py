@@ -1,4 +1,4 @@
-"""The real data, brought by the user on a volume of their own."""
+"""Test the real MNIST, which the user has copied to a volume."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.e2e.kube import Release
 
 @pytest.fixture
 def claim(open_namespace, image) -> str:
-    """A PersistentVolumeClaim with MNIST in it."""
+    """Yield a PersistentVolumeClaim with MNIST in it."""
     mnist = Path(given("E2E_MNIST")).read_bytes()
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     metadata = {"name": "mnist"}
@@ -23,7 +23,7 @@ def claim(open_namespace, image) -> str:
 
 @pytest.mark.full
 def test_two_workers_are_as_good_as_one_machine(release, open_namespace, image, claim):
-    """The defaults of the job; on one machine 0.9791 is the least that five seeds gave."""
+    """The job uses its defaults. On one machine, the lowest accuracy of five seeds was 0.9791."""
     before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
     mnist_job.install(

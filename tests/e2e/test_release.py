@@ -1,4 +1,4 @@
-"""The life of a release, from first run to uninstallation, where no traffic passes that the chart does not allow."""
+"""Test a release from its first run to its end, where all traffic is denied that the chart does not allow."""
 
 import json
 import os
@@ -21,14 +21,14 @@ VALUES = {
     },
     "storage": {"persistentVolumeClaim": {"keep": True}},
 }
-EPOCHS = 80  # half a minute: what Ray exports is some 10 s old, and is scraped every 5 s
+EPOCHS = 80  # half a minute: Ray's metrics are about 10 s old, and Prometheus scrapes every 5 s
 ANOTHER_SEED = VALUES | {"settings": {"seed": 1, "batch_size": 4, "epochs": EPOCHS}}
 OUT_OF_REACH = VALUES | {"settings": {"seed": 1, "min_accuracy": 1.0}}
 
 
 @pytest.fixture(scope="module")
 def story(release, denying_namespace, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """A release after its first run, and what was there before it."""
+    """Yield a release after its first run, and the objects that existed before it."""
     if "E2E_PUSHGATEWAY_IMAGE" in os.environ:
         repository, tag = os.environ["E2E_PUSHGATEWAY_IMAGE"].rsplit(":", 1)
         VALUES["metrics"]["pushgateway"]["deploy"]["image"] = {"repository": repository, "tag": tag}
@@ -48,7 +48,7 @@ def story(release, denying_namespace, tmp_path_factory) -> Iterator[SimpleNamesp
 
 
 def pushed(release: Release, name: str) -> dict[str, float]:
-    """The values of a metric in the Pushgateway, by `job`."""
+    """Return the values of a metric in the Pushgateway, by `job`."""
     families = text_string_to_metric_families(
         release.namespace.raw(f"services/{release.name}-pushgateway:9091/proxy/metrics")
     )
@@ -75,7 +75,7 @@ def test_the_namespace_lets_nothing_through_but_what_the_chart_allows(story, ima
 
 
 def test_everybody_tells_the_same_accuracy(story):
-    """Prometheus started after the job had ended: what it has, it has from the exporter that outlives the driver."""
+    """Prometheus was started after the job had ended. So these metrics come from the exporter, which still runs."""
     accuracy = float(story.first_result["accuracy"])
     name = "mnist_job_test_accuracy_ratio"
     head = story.release.head()
@@ -88,13 +88,13 @@ def test_everybody_tells_the_same_accuracy(story):
 
 
 def test_prometheus_reaches_all_that_the_pod_monitors_select(story):
-    """The exporter and Ray's three ports of the head, Ray's one of each worker, the Pushgateway."""
+    """These are the exporter and three ports of Ray on the head, one port of Ray on each worker, and a Pushgateway."""
     assert story.prometheus.value("count(up == 1) == 4 + 2 + 1")
     assert story.prometheus.query("up == 0") == []
 
 
 def helm_test(story: SimpleNamespace) -> subprocess.CompletedProcess[str]:
-    """`helm test` as the notes spell it: Helm 3 and 4 show the log in different ways."""
+    """Run `helm test` with the command from the notes, because Helm 3 and 4 show the log in different ways."""
     (command,) = (line for line in story.notes.splitlines() if line.strip().startswith("helm test"))
     return run(*command.split(), check=False)
 
@@ -124,7 +124,7 @@ def test_values_that_change_no_result_do_not_run_it_again(story):
 
 
 def live_metrics(story: SimpleNamespace) -> dict[str, float]:
-    """What Prometheus has of the run in progress, as soon as it has all of it."""
+    """Return Prometheus's metrics of the run in progress, as soon as all of them are there."""
     cluster = story.release.rayjob()["status"]["rayClusterName"]
     series = f'{{__name__=~"ray_mnist_job_live_.+", name="mnist-job", pod=~"{cluster}-.+"}}'
     story.prometheus.value(f"count({series}) == {len(GAUGES)}")
@@ -133,7 +133,7 @@ def live_metrics(story: SimpleNamespace) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def second(story) -> SimpleNamespace:
-    """The same release with another seed, after its run."""
+    """Run the same release with another seed, after its first run."""
     story.release.install(ANOTHER_SEED)
     story.release.runs()
     live = live_metrics(story)
@@ -162,7 +162,7 @@ def test_the_first_result_stays_readable_while_the_second_run_goes_on(story, sec
 
 @pytest.fixture(scope="module")
 def failed(story, second) -> SimpleNamespace:
-    """The same release with an accuracy asked for that no run reaches, after its run."""
+    """Run the same release with a required accuracy that no run reaches."""
     name = "mnist_job_last_success_timestamp_seconds"
     before = pushed(story.release, name)
     story.release.install(OUT_OF_REACH)

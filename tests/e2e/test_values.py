@@ -1,4 +1,4 @@
-"""Values that cannot work: a sentence each, and nothing is created. tests/chart has all rules; this is helm itself."""
+"""Helm refuses values that cannot work, each with a sentence, and creates nothing. tests/chart tests all rules."""
 
 import json
 import os
@@ -22,20 +22,20 @@ BAD = {
         {"workerGroups": {"default": {"gpus": 1}}},
         "names an image without CUDA; set image.tag",
     ),
-    "CPU and GPU workers": ({"workerGroups": {"more": TWO_KINDS}}, "more with GPUs, default without"),
+    "CPU and GPU workers": ({"workerGroups": {"more": TWO_KINDS}}, "have GPUs (more), others have none (default)"),
     "no shared storage": (
         {"storage": {"persistentVolumeClaim": {"create": False}}},
         "head and workers share no place for checkpoints and results; set",
     ),
     "gone before it is scraped": (
         {"metrics": {"podMonitor": {"enabled": True, "interval": "6m"}}},
-        "600 s are less than two scrapes",
+        "600 s is less than the time of two scrapes",
     ),
     "more workers than images": (
         {"settings": {"batch_size": 1}},
         "settings.batch_size: 1 is less than one image for each",
     ),
-    "no queue": ({"scheduling": {"provider": "yunikorn"}}, "scheduling.queue: yunikorn needs the name of one"),
+    "no queue": ({"scheduling": {"provider": "yunikorn"}}, "scheduling.queue: yunikorn needs the name of a queue"),
 }
 
 
@@ -53,12 +53,12 @@ def test_bad_values_create_nothing(release, open_namespace, before, values, sent
 
 
 class WithoutKubeRay(BaseHTTPRequestHandler):
-    """An API server that answers like the real one, but has never heard of ray.io."""
+    """A proxy of the API server. It removes ray.io from the list of API groups."""
 
     api: str
 
     def do_GET(self) -> None:
-        # without the header that asks for all groups in one document: Kubernetes then names them one by one
+        # Does not pass on the header that asks for all groups in one document, so Kubernetes lists them one by one.
         request = urllib.request.Request(f"http://{self.api}{self.path}", headers={"Accept": "application/json"})
         try:
             with urllib.request.urlopen(request) as answer:
@@ -82,7 +82,7 @@ class WithoutKubeRay(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def without_kuberay(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a helm that talks to this cluster as if KubeRay were not installed."""
+    """Yield environment variables with which Helm sees this cluster as if KubeRay were not installed."""
     with serving("proxy", "--port=0") as api:
         handler = type("Handler", (WithoutKubeRay,), {"api": api})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

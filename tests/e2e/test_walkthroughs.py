@@ -1,4 +1,4 @@
-"""The walk-throughs of ops/walkthroughs.md, their commands as they stand there, each in a namespace of its own."""
+"""Run the commands of ops/walkthroughs.md, each walk-through in its own namespace."""
 
 import hashlib
 import os
@@ -24,19 +24,19 @@ DROPPED = 'ALERTS{alertname="MnistJobAccuracyDropped"}'
 
 @dataclass(frozen=True)
 class Reader:
-    """Who follows the document: in this folder, with these variables, where this namespace is the current one."""
+    """A user who follows the document in this folder, with these variables and this current namespace."""
 
     folder: Path
     environment: dict[str, str]
 
     def does(self, *names: str) -> str:
-        """Run blocks, one after another in one shell; what they print."""
+        """Run blocks one after another in one shell, and return what they print."""
         script = "".join(block(name, DOCUMENT) for name in names)
         return run("sh", "-ec", script, environment=self.environment, folder=self.folder).stdout
 
     @contextmanager
     def doing(self, name: str) -> Iterator[Iterator[str]]:
-        """The lines of a block that does not end by itself, until the context is left."""
+        """Run a block that does not end by itself, until the end of this context. Yield the lines that it prints."""
         with subprocess.Popen(
             ["sh", "-ec", block(name, DOCUMENT)],
             stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ class Reader:
                     os.killpg(process.pid, signal.SIGTERM)
 
     def watches(self) -> str:
-        """The line at which the document says that watching is over."""
+        """Return the line at which the user stops watching, according to the document."""
         with self.doing("watch") as lines:
             for line in lines:
                 if "Complete" in line or "Failed" in line:
@@ -68,7 +68,7 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture
 def reader(namespace, image, tmp_path) -> Reader:
-    """One who has run the blocks that all walk-throughs begin with."""
+    """Return a reader who has run the blocks at the start of all walk-throughs."""
     (tmp_path / "charts").symlink_to(CHART.parent)
     config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten", "--minify"))
     config["contexts"][0]["context"]["namespace"] = namespace.name
@@ -93,7 +93,7 @@ def reader(namespace, image, tmp_path) -> Reader:
 
 @pytest.fixture
 def mnist_job(release, namespace):
-    """The release that all of them make, to look at."""
+    """Return the release that all walk-throughs create."""
     return release("mnist-job", namespace)
 
 
@@ -149,7 +149,7 @@ def test_a_gpu_pool_whose_gpus_tensorflow_does_not_see(reader, mnist_job, preten
 
 @pytest.fixture
 def queues(kueue) -> Iterator[None]:
-    """The document's names are the whole cluster's: nobody else's, and nobody's afterwards."""
+    """Check that nobody else uses the document's names, which are cluster-wide, and delete these objects at the end."""
     names = ("clusterqueue/training", "resourceflavor/training")
     assert run("kubectl", "get", *names, check=False).stdout == "", "a queue of somebody else"
     yield
@@ -179,7 +179,7 @@ def test_every_night_with_an_alert(reader, mnist_job, namespace):
     first = mnist_job.rayjob()["metadata"]["name"]
     (reader.folder / "prometheus").mkdir()
     with scraping(namespace, reader.folder / "prometheus") as prometheus:
-        # from the head and from the Pushgateway; the rules were evaluated when there is what one of them records
+        # from the head and from the Pushgateway; if a recorded series exists, the rules were evaluated
         assert prometheus.value("count(mnist_job_test_accuracy_ratio > 0.7) == 2")
         assert prometheus.value("namespace_job:mnist_job_last_success_timestamp_seconds:max14d") > 0
         assert prometheus.query(DROPPED) == []
@@ -198,7 +198,7 @@ def test_every_night_with_an_alert(reader, mnist_job, namespace):
 
 
 def adapt(values: Path) -> None:
-    """Scrape more often, and take the Pushgateway from where this cluster finds one."""
+    """Scrape more often, and use a Pushgateway image that this cluster can pull."""
     changes: dict = {"metrics": {"podMonitor": {"interval": "5s"}}}
     if "E2E_PUSHGATEWAY_IMAGE" in os.environ:
         repository, tag = os.environ["E2E_PUSHGATEWAY_IMAGE"].rsplit(":", 1)

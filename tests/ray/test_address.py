@@ -1,4 +1,4 @@
-"""Which Ray is used, and what is said where it cannot be: by the name under which the user wrote its address."""
+"""Test which Ray is used and, if it cannot be used, an error with the name under which the user set its address."""
 
 import os
 import re
@@ -87,7 +87,7 @@ def test_the_port_of_the_dashboard(head, tmp_path):
 
 
 def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
-    """What `ray start` has left behind is another's, or gone."""
+    """It ignores the file in which `ray start` has stored its address: that cluster belongs to others, or is gone."""
     first = start("run", *LONG, cwd=tmp_path)
     wait_for(first, "1 worker has started")
     addresses = {
@@ -111,6 +111,6 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
 
 
 def test_a_ray_of_its_own_needs_no_home(tmp_path):
-    """Nor one that it could make."""
+    """It also does not need to create one."""
     result = job("run", *TINY, cwd=tmp_path, HOME="/dev/null/home", RAY_AUTH_MODE="disabled")
     assert (result.returncode, result.stderr) == (0, "")

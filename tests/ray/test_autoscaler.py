@@ -1,4 +1,4 @@
-"""A cluster that has no room yet, and an autoscaler: Ray's own, whose nodes are processes of this machine."""
+"""Test a cluster without room, with Ray's own autoscaler. Its nodes are processes on this machine."""
 
 import json
 
@@ -6,11 +6,11 @@ import pytest
 
 from tests.conftest import PAIR, TINY, TOKEN, WAIT_SECONDS, free_port, job, ray_head
 
-HEAD_NODE = "f" * 51 + "00000"  # the id that Ray's provider of such nodes expects
+HEAD_NODE = "f" * 51 + "00000"  # Ray's provider of such nodes expects this id
 
 
 def autoscaling(port: int) -> dict[str, object]:
-    """From no node to two, of one CPU each."""
+    """Return the configuration of a cluster with zero to two nodes of one CPU each."""
     files = ("cluster_synced_files", "rsync_exclude", "rsync_filter")
     commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     return {

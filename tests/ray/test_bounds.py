@@ -1,4 +1,4 @@
-"""Nothing hangs, and what cannot pass is not tried again: each ending has its code, within a bound that a user sets."""
+"""Test that nothing hangs, and that permanent faults are not retried. Each end has its exit code and a time limit."""
 
 import socket
 import subprocess
@@ -31,7 +31,7 @@ def assert_ends(result, code: int, sentence: str) -> None:
 def test_a_run_ends_by_its_timeout(tmp_path):
     process = start("run", *LONG, "--timeout", "60", cwd=tmp_path)
     wait_for(process, "epoch ")
-    workers(process)[0].suspend()  # it would only take the CPU from other tests
+    workers(process)[0].suspend()  # or it would take the CPU from other tests
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     result = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     assert_ends(result, 5, "--timeout 60: the run took longer")
@@ -47,7 +47,7 @@ def test_an_object_store_that_never_answers(tmp_path, flag):
 
 
 def test_a_fault_of_the_model_is_not_tried_again(tmp_path):
-    """Two layers of a million units need more memory than there is."""
+    """Two layers with a million units each need more memory than the machine has."""
     result = job("run", *TINY, "--hidden-layers", "1000000,1000000", cwd=tmp_path)
     assert_ends(result, 5, "training failed: ResourceExhaustedError")
     assert "all workers restart" not in result.stdout
@@ -79,7 +79,7 @@ def test_a_ray_head_that_goes_away(tmp_path, phase):
         flags = ("--address", head.address, "--metrics-textfile", "job.prom")
         process = start("run", *run, *flags, cwd=tmp_path, **TOKEN)
         wait_for(process, "epoch " if phase == "training" else "1 worker has started")
-        if phase == "evaluation":  # which takes longer than the damage
+        if phase == "evaluation":  # suspend it, so that it does not end before the damage
             deadline = time.monotonic() + WAIT_SECONDS
             while not (evaluators := evaluators_of(head.process)):
                 assert time.monotonic() < deadline

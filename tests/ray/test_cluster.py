@@ -1,4 +1,4 @@
-"""On a Ray cluster that is there already, and with data and results on an object store."""
+"""Test runs on an existing Ray cluster, with data and results on an object store."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.unit.test_metrics import values
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """The addresses of a Ray head and its Jobs API. It has two GPUs only in its own mind."""
+    """Yield the addresses of a Ray head and its Jobs API. Ray is told that it has two GPUs, but it has none."""
     with ray_head(tmp_path_factory.mktemp("head"), "--num-cpus=2", "--num-gpus=2") as head:
         yield {"ray": head.address, "jobs": head.jobs}
 
@@ -65,7 +65,7 @@ def test_ray_job_submit_whatever_the_files_of_the_working_directory_are_called(h
 
 
 def test_ray_job_submit_of_a_job_that_fails(head, tmp_path):
-    """`ray job submit` itself knows 0 and 1 only; the job's own code is in its status."""
+    """`ray job submit` itself exits only with 0 or 1. The job's own exit code is in its status."""
     result = submit(head, "run", "--data", tmp_path / "none.npz", "--output", tmp_path / "out")
     assert result.returncode == 1
     assert "none.npz: no such file" in result.stdout
@@ -107,13 +107,13 @@ def exported(port: int) -> dict[str, float]:
 
 
 def test_the_outcome_is_served_after_the_driver_has_gone(head, tmp_path):
-    """And a failure, of another driver, keeps the last success of its job; other jobs stay beside it."""
+    """A failure, of another driver, keeps the job's last success and the metrics of other jobs."""
     port = free_port()
     flags = ("--address", head["ray"], "--exporter-port", port)
     assert job("run", *TINY, *flags, cwd=tmp_path, **TOKEN).returncode == 0
     success = exported(port)
     written = values((tmp_path / "runs/mnist-job/metrics.prom").read_text())
-    del written["mnist_job_phase_duration_seconds,phase=publish"]  # was over only after this delivery
+    del written["mnist_job_phase_duration_seconds,phase=publish"]  # it ended only after this delivery
     assert success == written
     result = job("run", "--data", "none.npz", *flags, cwd=tmp_path, **TOKEN)
     assert (result.returncode, len(result.stderr.splitlines())) == (3, 1), result.stderr

@@ -1,4 +1,4 @@
-"""The examples of docs/data.md and docs/models.md, one after another, as a new user would run them."""
+"""Run the examples of docs/data.md and docs/models.md, one after another, as a new user does."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def ran(command: list[str], folder: Path) -> str:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """A folder with `images/CLASS/*.png`."""
+    """Create a folder with `images/CLASS/*.png`."""
     digits = load_digits()
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         folder = tmp_path / "images" / f"digit-{label}"

@@ -1,4 +1,4 @@
-"""`--workers MIN:MAX`: trains with the workers there are, and takes in what joins and lets go of what leaves."""
+"""Test `--workers MIN:MAX`: it trains with the nodes that are there, and adapts when nodes join or leave."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import pytest
 from tests.conftest import RAY, TOKEN, WAIT_SECONDS, Head, free_port, job, kill, ray_head, start, wait_for
 
 RUN = ("run", "--data", "digits", "--batch-size", "2", "--epochs", "400", "--workers", "1:2")
-# A node that left is waited for so long: Ray counts on it still.
+# The run waits this long for a node that has left, because Ray still counts on it.
 WAIT = ("--start-timeout", "30")
 
 
 @contextmanager
 def node_of(head: Head, folder: Path) -> Iterator[None]:
-    """A second node of one CPU, which is lost at the end."""
+    """Start a second node with one CPU, and kill it at the end."""
     command = [RAY, "start", f"--address={head.address}", "--num-cpus=1", "--block"]
     command += [f"--dashboard-agent-listen-port={free_port()}"]
     with (folder / "node.log").open("w") as log:
@@ -30,7 +30,7 @@ def node_of(head: Head, folder: Path) -> Iterator[None]:
 
 
 def grows_and_shrinks(process: subprocess.Popen[str], head: Head, folder: Path) -> None:
-    """A second node joins the run and is lost again; the run goes on to its end without it."""
+    """A second node joins the run and is killed. The run continues without it to its end."""
     wait_for(process, "1 worker has started")
     with node_of(head, folder):
         wait_for(process, "2 workers have started")
@@ -51,5 +51,5 @@ def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     assert fixed.returncode == 0
     expected = json.loads((tmp_path / "runs/fixed/outcome.json").read_text())
     assert elastic["training"]["restarts"] == 1
-    # Sums in another order: over 230,000 steps that grows to what seeds differ by, and no further.
+    # The order of sums differs. After 230,000 steps, the losses may differ as much as those of two seeds.
     assert elastic["evaluation"]["loss"] == pytest.approx(expected["evaluation"]["loss"], rel=0.15)

@@ -1,4 +1,4 @@
-"""Data-parallel training is the same training: 1, 2 and 3 workers follow the same loss."""
+"""Test that data-parallel training is the same training: 1, 2 and 3 workers have the same losses."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.progress import Epoch
 from tests.store import RUN
 
-BATCH_OF_ALL = 1149  # the whole of the training split: an epoch is a single step
+BATCH_OF_ALL = 1149  # the whole training split, so that an epoch is one step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,15 +35,15 @@ def assert_follow(history: list[Epoch], reference: list[Epoch], relative: float)
         ours, theirs = ([getattr(row, name) for row in rows] for rows in (history, reference))
         assert ours == pytest.approx(theirs, rel=relative), name
     correct, expected = ([round(row.train_accuracy * BATCH_OF_ALL) for row in rows] for rows in (history, reference))
-    assert correct == pytest.approx(expected, abs=1)  # an image on the border may fall to either side
+    assert correct == pytest.approx(expected, abs=1)  # one image can be classified differently because of rounding
     assert [row.learning_rate for row in history] == [row.learning_rate for row in reference]
 
 
-UNEVEN = {"batch_size": 50}  # 3 workers do not divide it, and it does not divide the 1,149 images
+UNEVEN = {"batch_size": 50}  # not divisible by 3 workers, and 1,149 images are not divisible by it
 SETTINGS = {
     "epochs": (UNEVEN | {"epochs": 4}, 1e-4),
     "constant": (UNEVEN | {"epochs": 2, "learning_rate_schedule": "constant"}, 1e-4),
-    "steps": ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # the first steps, one an epoch
+    "steps": ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # one step per epoch, to compare the first steps
     # more gradients than two workers exchange in one message
     "large": (UNEVEN | {"epochs": 2, "hidden_layers": (1024, 256)}, 1e-4),
 }
@@ -74,5 +74,5 @@ def one(request, tmp_path_factory) -> list[Epoch]:
 )
 def test_the_loss_does_not_depend_on_the_workers(tmp_path, one, name, workers):
     settings, relative = SETTINGS[name]
-    assert one[0].train_loss > one[-1].train_loss  # it learns: equal losses say something
+    assert one[0].train_loss > one[-1].train_loss  # it learns, or equal losses would show nothing
     assert_follow(losses(tmp_path, workers=workers, **settings), one, relative)

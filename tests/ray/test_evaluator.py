@@ -1,4 +1,4 @@
-"""Which process evaluates: the one that was started early, or another where that one gets no CPU."""
+"""Test which process evaluates: the one that was started early, or another one if the first gets no CPU."""
 
 import threading
 
@@ -19,7 +19,7 @@ def ray():
 
 def process(*, may_hurry: bool, early_is_done: bool):
     class Process:
-        """As the evaluation's, but its import ends, or never does."""
+        """Stands for the process of the evaluation. Its import ends, or never does."""
 
         def __init__(self, _config, *, early: bool) -> None:
             self._early = early

@@ -1,4 +1,4 @@
-"""What is lost costs little: workers, the driver, a checkpoint, the disk. Each test does the damage."""
+"""Test that little is lost when workers, the driver, a checkpoint or the disk are lost. Each test does the damage."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import WAIT_SECONDS, descendants, job, start, tool, wait_for, workers
 from tests.unit.test_metrics import values
 
-# Epochs of a second or two: time to do damage in.
+# An epoch takes one or two seconds, so that there is time for the damage.
 RUN = ("run", "--data", "digits", "--epochs", "4", "--batch-size", "4", "--name", "lost")
 
 
@@ -49,7 +49,7 @@ def assert_ends_like(folder: Path, undisturbed: Path) -> None:
 )
 def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     process = start(*RUN, cwd=tmp_path)
-    wait_for(process, line)  # and so it is in the middle of the epoch after that
+    wait_for(process, line)  # now the run is in the middle of the next epoch
     workers(process)[1].kill()
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
@@ -61,7 +61,7 @@ def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
-    """Send a signal to a run that trains; it ends with this code, and so does all that it started."""
+    """Send a signal to a run that trains. Check that it ends with this code, and that all processes it started end."""
     wait_for(process, "epoch ")
     orphans = descendants(process)
     process.send_signal(number)
@@ -71,7 +71,7 @@ def end(process: subprocess.Popen[str], number: signal.Signals, code: int) -> No
 
 
 def wait_for_the_end_of(orphans: list[psutil.Process]) -> None:
-    """Nobody may be there to bury them: a zombie has ended."""
+    """Wait until these processes have ended. A zombie has ended, even if nothing reaps it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while alive := [orphan for orphan in orphans if orphan.is_running() and status(orphan) != psutil.STATUS_ZOMBIE]:
         assert time.monotonic() < deadline, alive
@@ -87,7 +87,7 @@ def status(process: psutil.Process) -> str:
 
 @pytest.mark.full
 def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
-    run = (*RUN, "--epochs", "24")  # a run that is ended may finish an epoch or two before it has
+    run = (*RUN, "--epochs", "24")  # a run may finish one or two more epochs before it ends
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     assert job(*run, cwd=undisturbed).returncode == 0
@@ -97,7 +97,7 @@ def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
     result = job(*run, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     first = next(line for line in result.stdout.splitlines() if line.startswith("epoch "))
-    assert int(first.split()[1].partition("/")[0]) > 2  # two runs have done one or more each
+    assert int(first.split()[1].partition("/")[0]) > 2  # the two runs have finished at least one epoch each
     ours, theirs = outcome(tmp_path), outcome(undisturbed)
     assert ours["evaluation"]["loss"] == pytest.approx(theirs["evaluation"]["loss"], abs=1e-6)
     assert len(ours["training"]["history"]) == 24
@@ -113,7 +113,7 @@ def test_a_job_that_was_killed_in_its_evaluation_evaluates(tmp_path, undisturbed
     assert "training on" not in result.stdout
     assert_ends_like(tmp_path, undisturbed)
     training = outcome(tmp_path)["training"]
-    assert (training["workers"], training["restarts"], training["seconds"]) == (2, None, None)  # which nobody recorded
+    assert (training["workers"], training["restarts"], training["seconds"]) == (2, None, None)  # they were not recorded
 
 
 def test_a_finished_job_is_not_done_twice(undisturbed, pushgateway):
@@ -136,7 +136,7 @@ def test_a_finished_job_is_judged_by_the_accuracy_that_is_wanted_now(tmp_path, u
     assert outcome(tmp_path)["exit_code"] == 0
 
 
-def test_a_changed_job_is_refused_and_forced_anew(tmp_path, undisturbed):
+def test_a_changed_job_is_refused_unless_forced(tmp_path, undisturbed):
     subprocess.run(["cp", "-r", undisturbed / "runs", tmp_path], check=True)
     before = checksums(tmp_path)
     changed = (*RUN, "--epochs", "1", "--seed", "5")
@@ -149,7 +149,7 @@ def test_a_changed_job_is_refused_and_forced_anew(tmp_path, undisturbed):
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
-    """Altered where its length stays; and when the one before it is damaged as well, nothing starts from nothing."""
+    """The change does not change the file's length. If the checkpoint before it is also damaged, the run fails."""
     process = start(*RUN, cwd=tmp_path)
     wait_for(process, "epoch 3/4")
     process.terminate()
@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, of 20 MB."""
+    """Yield a separate file system of 20 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run([tool("mount"), "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], capture_output=True)
@@ -200,7 +200,7 @@ def empty(disk: Path) -> None:
 
 
 def read_only(disk: Path) -> None:
-    """The checkpoints' folder; the whole disk has the run's lock open, and so cannot become read-only by command."""
+    """Make only the checkpoints' folder read-only. The whole disk cannot be made so, because the run's lock is open."""
     folder = disk / "runs/.lost/checkpoints"
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)

@@ -1,4 +1,4 @@
-"""What a run says to scripts and collectors: one document, and lines that are objects."""
+"""Test the output of a run for scripts and log collectors: one JSON document, and lines that are JSON objects."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.conftest import PROGRAM, TINY, WAIT_SECONDS, job
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, dict, list[dict]]:
-    """A run, its document and its lines."""
+    """Return the folder of a run, its document and its lines."""
     folder = tmp_path_factory.mktemp("output")
     result = job("run", *TINY, "-o", "json", cwd=folder, MNIST_JOB_LOG_FORMAT="json")
     assert result.returncode == 0, result.stderr
@@ -42,7 +42,7 @@ def test_every_line_is_an_object_and_an_epochs_holds_its_history(finished):
     folder, document, lines = finished
     assert {line["level"] for line in lines} <= {"info", "warning"}
     warnings = [line["message"] for line in lines if line["level"] == "warning"]
-    assert all(message.startswith("recall 0: ") for message in warnings)  # of a single epoch
+    assert all(message.startswith("recall 0: ") for message in warnings)  # because it trained only one epoch
     (epoch,) = (line for line in lines if "epoch" in line)
     history = outcome(folder)["training"]["history"][0]
     assert {name: epoch[name] for name in history} == history
@@ -70,7 +70,7 @@ def test_a_model_below_the_wanted_accuracy_has_a_document_and_rays_logs_are_not_
 
 
 def test_a_run_that_nobody_reads_runs_on(tmp_path):
-    """As in `mnist-job run | head -1`."""
+    """The reader has closed the pipe, as in `mnist-job run | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [PROGRAM, "run", *TINY]

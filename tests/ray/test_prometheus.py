@@ -1,4 +1,4 @@
-"""ops/prometheus.yaml on a standing Ray cluster: what a real Prometheus finds there is what the dashboard asks for."""
+"""Test ops/prometheus.yaml on a permanent Ray cluster: a real Prometheus finds all series that the dashboard uses."""
 
 import signal
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from tests.prometheus import Prometheus
 from tests.unit.test_dashboard import QUERIES, filled
 
 OPS = Path(__file__).parents[2] / "ops"
-PROGRESS = 'namespace_job:mnist_job_live_progress_ratio:max{job="nightly"}'  # by one of the rules
-# Some lines a second: nobody reads them.
+PROGRESS = 'namespace_job:mnist_job_live_progress_ratio:max{job="nightly"}'  # a rule records it
+# Few lines per second, because the test does not read them.
 ENDLESS = ("run", "--data", "digits", "--epochs", "100000", "--batch-size", "1", "--workers", "1", "--force")
 
 
 def config(folder: Path, head: Head, exporter: int, pushgateway: str) -> Path:
-    """ops/prometheus.yaml with this cluster's addresses, and a second in place of each interval."""
+    """Write ops/prometheus.yaml with the addresses of this cluster, and with intervals of one second."""
     found = yaml.safe_load((OPS / "prometheus.yaml").read_text())
     found["global"] = dict.fromkeys(found["global"], "1s")
     found["rule_files"] = [str(OPS / file) for file in found["rule_files"]]
@@ -35,7 +35,7 @@ def config(folder: Path, head: Head, exporter: int, pushgateway: str) -> Path:
 
 @contextmanager
 def training(head: Head, folder: Path) -> Iterator[None]:
-    """While this is open, a run that does not end is training."""
+    """Run a training that does not end by itself, until the end of this context."""
     process = start(*ENDLESS, "--name", "nightly", "--address", head.address, cwd=folder, **TOKEN)
     try:
         wait_for(process, "epoch ")
@@ -53,12 +53,12 @@ def test_every_query_of_the_dashboard_finds_something(pushgateway, tmp_path):
         result = job("run", *TINY, "--name", "nightly", "--address", head.address, *places, cwd=tmp_path, **TOKEN)
         assert (result.returncode, result.stderr) == (0, "")
         prometheus = Prometheus(config(tmp_path, head, exporter, pushgateway))
-        queries = [PROGRESS, *(filled(query) for query in QUERIES if "gpu" not in query)]  # there is none here
+        queries = [PROGRESS, *(filled(query) for query in QUERIES if "gpu" not in query)]  # this machine has none
         with prometheus.running(), training(head, tmp_path):
             while missing := [query for query in queries if not prometheus.query(query)]:
                 wait_until(lambda query=missing[0]: prometheus.query(query), missing[0], 60)
             found = prometheus.query('mnist_job_last_success_timestamp_seconds{job="nightly"}')
-            # At first also what Ray exports of the driver before, at 1: for some seconds.
+            # For some seconds, Ray also exports the former driver's progress, which is 1.
             wait_until(lambda: prometheus.query(f"{PROGRESS} < 1"), "the progress of the training", 60)
             down = prometheus.query("up == 0")
     assert (len(found), down) == (2, [])

@@ -1,4 +1,4 @@
-"""With a Ray that has none of the private parts that make a run faster: the public interface alone."""
+"""Test a run with a Ray whose private parts are removed, so that only the public interface is used."""
 
 import signal
 import sys

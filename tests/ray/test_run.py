@@ -1,4 +1,4 @@
-"""The program as its users start it, on a local Ray of its own: what it prints, writes, and exits with."""
+"""Test the program with a local Ray, as users start it: what it prints, what it writes, and its exit codes."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ from tests.unit.test_tensorboard import read
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, str]:
-    """A run on digits, with two workers, and what it printed."""
+    """Return the folder of a run on digits with two workers, and what it printed."""
     folder = tmp_path_factory.mktemp("run")
     result = job("run", "--data", "digits", "--epochs", "3", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
@@ -127,7 +127,7 @@ def test_tensorboard_shows_the_history(finished):
         tag: [step for name, step, _ in train if name == tag] for tag in ("batch_loss", "batch_images_per_second")
     }
     for steps in within.values():
-        assert {36, 72, 108} <= set(steps)  # each epoch's end, and what was seen before
+        assert {36, 72, 108} <= set(steps)  # the end of each epoch, and a report within it
         assert steps == sorted(steps)
 
 
@@ -180,7 +180,7 @@ def test_evaluate_gives_the_runs_figures_again(finished, tmp_path):
 
 
 def test_the_driver_does_without_tensorflow(tmp_path):
-    """Its import is the longest wait of a run; only workers and the evaluate task need it."""
+    """This import takes the longest time of the start, and only workers and the evaluation need it."""
     script = (
         "import sys; from mnist_job.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, [name for name in ('tensorflow', 'keras') if name in sys.modules])"
@@ -201,7 +201,7 @@ def test_a_dry_run_checks_everything_and_leaves_nothing(tmp_path):
 
 
 def ends(result: subprocess.CompletedProcess[str], code: int, sentence: str, folder: Path) -> None:
-    """The program ended with this code and one such line, and left no file that was not there."""
+    """Check that the program ended with this code and one line with this text, and left no new files."""
     assert (result.returncode, len(result.stderr.splitlines())) == (code, 1), result.stderr
     assert sentence in result.stderr
     assert not (folder / "runs").exists()
@@ -252,7 +252,7 @@ def test_exit_code_6_for_a_model_that_gives_no_finite_value(tmp_path, pushgatewa
 
 
 def test_exit_code_7_below_the_wanted_accuracy_and_recall(finished, tmp_path, pushgateway):
-    """Both gates are told."""
+    """The message contains both gates."""
     saved = finished[0] / "runs/mnist-job/model.keras"
     flags = ("--data", "digits", "--min-accuracy", "1", "--min-recall", "1", "--pushgateway-url", pushgateway)
     result = job("evaluate", "--model", saved, *flags, cwd=tmp_path)
@@ -268,7 +268,7 @@ def test_exit_code_7_below_the_wanted_accuracy_and_recall(finished, tmp_path, pu
 
 
 def test_exit_code_3_for_data_that_were_replaced_after_they_were_checked(tmp_path, npz, arrays):
-    """While Ray starts: no worker has read them yet."""
+    """They are replaced while Ray starts, before any worker has read them."""
     path = npz()
     process = start("run", "--data", path, "--workers", "1", "--batch-size", "8", cwd=tmp_path)
     wait_for(process, "starting a local Ray")
@@ -325,7 +325,7 @@ def test_exit_code_5_when_workers_are_lost_more_often_than_allowed(tmp_path):
 
 
 def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
-    """Stopped, not killed: alive and silent, so that the other waits for it in a collective."""
+    """The worker is stopped, not killed. So it does not answer, and the other one waits for it in a collective."""
     process = start("run", *LONG, *PAIR, "--max-failures", "0", "--worker-timeout", "15", cwd=tmp_path)
     wait_for(process, "epoch ")
     workers(process)[0].suspend()
@@ -355,12 +355,12 @@ def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
     result = job("run", *TINY, "--verbose", "--min-accuracy", "1", cwd=tmp_path)
     assert result.returncode == 7
     assert "MultiWorkerMirroredStrategy" in result.stdout + result.stderr
-    assert "the first worker importing TensorFlow" in result.stdout  # where the time went
+    assert "the first worker importing TensorFlow" in result.stdout  # in the table of times
     assert "Traceback" in result.stderr
 
 
 def test_a_terminal_shows_a_live_bar(tmp_path):
-    """Through `script`, which gives the program a terminal."""
+    """`script` gives the program a terminal."""
     command = f"{PROGRAM} run {' '.join(TINY)}"
     shown = subprocess.run(
         [tool("script"), "-qec", command, "/dev/null"],

@@ -1,4 +1,4 @@
-"""Whatever the driver dies of, somebody says so: a sentence, a code, the metrics; and nothing of the run is left."""
+"""Test that any death of the driver is reported by a message, an exit code and metrics, and that nothing is left."""
 
 import os
 import signal
@@ -30,8 +30,8 @@ from tests.unit.test_metrics import values
 
 
 def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
-    """The first program of that name that the run starts, as soon as it is there."""
-    names = {name, "raylet"} if name == RAYLET else {name}  # it renames itself when it is up
+    """Wait until the run has started a program with this name, and return the first one."""
+    names = {name, "raylet"} if name == RAYLET else {name}  # it renames itself when it has started
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         for child in descendants(process):
@@ -44,7 +44,7 @@ def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
 
 
 class Left:
-    """What a run has at a moment, of which nothing may be left at its end."""
+    """The processes and the folder of a run, which must not exist after its end."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.processes = descendants(process)
@@ -79,7 +79,7 @@ def test_a_local_ray_that_is_killed(tmp_path, name, told, phase):
     wait_for(
         process, "1 worker has started" if phase == "evaluation" else {"training": "epoch "}.get(phase, "starting")
     )
-    if phase == "evaluation":  # which takes longer than the damage
+    if phase == "evaluation":  # suspend it, so that it does not end before the damage
         deadline = time.monotonic() + WAIT_SECONDS
         while not (evaluators := [child for child in descendants(process) if "_Process" in command_line(child)]):
             assert time.monotonic() < deadline
@@ -109,7 +109,7 @@ def test_a_driver_that_is_killed_in_place_of_its_workers(tmp_path, pushgateway):
 def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
     process = start("run", *LONG, cwd=tmp_path)
     wait_for(process, "starting a local Ray")
-    named(process, RAYLET).suspend()  # so neither its start nor its end comes to an end
+    named(process, RAYLET).suspend()  # so Ray can neither finish its start nor its end
     left = Left(process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
 
 @pytest.fixture
 def own_tmp() -> Iterator[Path]:
-    """A folder that is /tmp to the programs that `start_in` starts: in the machine's, others make files meanwhile."""
+    """Yield a folder that programs of `start_in` see as /tmp, because other programs write to the real one."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name)
         for part in ("tmp", "cwd"):
@@ -146,7 +146,7 @@ def start_in(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.full
 def test_the_temporary_folder_is_left_as_it_was(own_tmp):
-    """By a run that was killed, when the next one has started."""
+    """If a run was killed, the next one restores the folder."""
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (None, 0), (None, 3)):
         flags = TINY if code == 0 else ("--data", "none.npz") if code == 3 else LONG
         process = start_in(own_tmp, *flags, "--force")

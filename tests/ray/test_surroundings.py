@@ -1,4 +1,4 @@
-"""A run computes the same in whatever surroundings: variables, Keras's file, the current folder, a proxy."""
+"""Test that a run computes the same for all variables, files of Keras, files in the current folder, and proxies."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def loss(folder: Path) -> float:
 
 
 def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
-    """And workers speak to each other directly, whatever proxy there is for the rest."""
+    """Also, workers connect to each other directly, and not through a proxy."""
     clean, stray = tmp_path / "clean", tmp_path / "stray"
     for folder in (clean, stray, stray / "tensorflow", tmp_path / "keras"):
         folder.mkdir()
@@ -61,4 +61,4 @@ def test_a_file_that_all_processes_would_import_is_named_at_once(tmp_path):
     (tmp_path / "numpy.py").touch()
     result = job(*RUN, cwd=tmp_path, PYTHONPATH=os.pathsep + os.environ.get("PYTHONPATH", ""))
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"mnist-job: {tmp_path}/numpy: would be imported in place of the package numpy")
+    assert result.stderr.startswith(f"mnist-job: {tmp_path}/numpy: would be imported instead of the package numpy")

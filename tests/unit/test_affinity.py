@@ -1,4 +1,4 @@
-"""A CPU of its own for each worker of a local Ray, by real processes."""
+"""Test with real processes that each worker of a local Ray gets its own CPU."""
 
 import json
 import os
@@ -32,7 +32,7 @@ hosts_only = pytest.mark.skipif(
 
 @contextmanager
 def claimed(count: int, *wrapper: str) -> Iterator[tuple[list[int] | None, list[int]]]:
-    """What another process is given, and what a thread of it may use then; it keeps them for the context."""
+    """Start a process that takes a CPU. Yield the CPUs it was given, and those that one of its threads may use."""
     command = [*wrapper, sys.executable, "-c", CLAIM, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The alert rules as Prometheus reads them, and the runbook that they point to."""
+"""Test the alert rules with Prometheus's own tool, and the entries of the runbook that they name."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Batches: every image once an epoch, whatever divides what; and bytes that come back as they went in."""
+"""Test batches: every image once per epoch, for all sizes of data and batches, and with unchanged bytes."""
 
 import subprocess
 import sys
@@ -61,9 +61,9 @@ def test_rows_at_any_address_reach_the_device(offset):
     assert np.array_equal(tf.bitcast(on_device(rows), tf.uint8).numpy().reshape(10, 16), rows)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory anew")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset a peak of memory")
 def test_a_worker_holds_the_data_once(tmp_path):
-    """From the file to the device 60,000 images cost less than twice their size; `tf.constant` would copy twice."""
+    """From file to device, 60,000 images need less than twice their size. `tf.constant` would copy them twice."""
     x = np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", x_train=x, y_train=np.arange(60_000, dtype=np.uint8) % 10)
     script = """

@@ -1,4 +1,4 @@
-"""What `make benchmark` counts, and its tables."""
+"""Test the figures of `make benchmark`, and its tables."""
 
 import ast
 import re
@@ -33,12 +33,12 @@ OUTCOME = {
 
 def test_training_counts_tracing_validation_and_checkpoints_as_the_others_fit_does():
     said = rows.of_outcome(OUTCOME)
-    assert said["training"] == 1.5 + 2.5 + 0.5 + 0.25  # where the epochs alone took 3 seconds
+    assert said["training"] == 1.5 + 2.5 + 0.5 + 0.25  # the epochs alone took 3 seconds
     assert (said["accuracy"], said["loss"]) == (0.98, 0.07)
 
 
 def test_every_phase_between_setup_and_the_end_of_the_workers_is_counted():
-    """A phase that is new in the loop is not left out of the figure."""
+    """A new phase of the loop must be a part of the figure."""
     names = list(PHASES)
     assert list(rows.COUNTED) == names[names.index("setup") + 1 : names.index("worker_stop")]
 
@@ -90,7 +90,7 @@ def test_every_row_that_is_compared_is_one_that_is_measured():
 
 @pytest.mark.parametrize("row", [row for row in rows.ROWS if row.module], ids=lambda row: row.name)
 def test_a_rows_module_takes_the_arguments_that_the_row_gives(row: rows.Row):
-    """Read, not imported: its libraries are the benchmark's own."""
+    """The module is parsed and not imported, because its libraries are only in the benchmark's environment."""
     source = Path(rows.__file__).with_name(f"{row.module[0]}.py").read_text()
     mains = [one.args for one in ast.parse(source).body if isinstance(one, ast.FunctionDef) and one.name == "main"]
     for arguments in mains:
@@ -140,7 +140,7 @@ def test_a_look_at_memory_adds_what_each_process_owns_and_counts_what_they_share
         process.stdin.close()
         process.wait()
     watch.look()
-    held = (64 + 64 + 64) << 20  # each one's own, and what they share once; not the file
+    held = (64 + 64 + 64) << 20  # the memory of each process, and shared memory once; the mapped file does not count
     assert held <= watch.peak < held + (60 << 20)
 
 

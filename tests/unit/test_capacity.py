@@ -1,4 +1,4 @@
-"""What a cluster says of its autoscaler, and what follows; tests/ray/test_autoscaler.py has a real one."""
+"""Test how the cluster's autoscaler is recognized. tests/ray/test_autoscaler.py has a real one."""
 
 import json
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from mnist_job.errors import ClusterError
 
 
 def reports(monkeypatch, *, v1: dict | None = None, v2: tuple[str, list[str]] = ("0", ["node_ab"])) -> None:
-    """A GCS that holds these: of version 1 of the autoscaler its report, of version 2 its state's version and nodes."""
+    """Make the GCS return the report of autoscaler v1, or the version and the nodes of autoscaler v2."""
     report = b"" if v1 is None else json.dumps({"time": 1.0} | v1).encode()
     nodes = [SimpleNamespace(ray_node_type_name=name) for name in v2[1]]
     status = SimpleNamespace(stats=SimpleNamespace(autoscaler_version=v2[0]), active_nodes=nodes, idle_nodes=[])
@@ -65,7 +65,7 @@ def test_without_an_autoscaler_it_is_refused_at_once(monkeypatch, empty_cluster,
 
 @pytest.mark.parametrize("workers", ["2", "2:8"])
 def test_an_autoscaler_is_asked_for_the_fewest_workers(monkeypatch, empty_cluster, workers):
-    """By a placement group, which is taken back at any end."""
+    """The program asks for CPUs with a placement group, and removes it at every end."""
     asked, removed, told = [], [], []
     group = SimpleNamespace(wait=lambda _: False)
     monkeypatch.setattr(local_ray, "has_autoscaler", lambda: True)

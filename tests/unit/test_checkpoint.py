@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, what is damaged is skipped, and no run starts from the beginning unnoticed."""
+"""Test checkpoints: restored as they were saved, skipped if damaged, and never all ignored without an error."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def step(network, optimizer) -> None:
 
 @pytest.fixture
 def saved(trained, tmp_path) -> tuple[Checkpoints, Path]:
-    """After three epochs: the last two are kept."""
+    """Save a checkpoint after each of three epochs. The last two are kept."""
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), RUN)
     for epochs in (1, 2, 3):
         checkpoints.save(*trained, history(epochs), 2)
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(saved, file, how):
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "altered", "gone"])
 @pytest.mark.parametrize("file", FILES)
-def test_where_none_is_intact_training_does_not_start_from_nothing(saved, file, how):
+def test_without_an_intact_checkpoint_training_does_not_start_again(saved, file, how):
     checkpoints, folder = saved
     for checkpoint in folder.iterdir():
         damage(checkpoint / file, how)
@@ -109,7 +109,7 @@ def test_where_none_is_intact_training_does_not_start_from_nothing(saved, file, 
         checkpoints.newest()
 
 
-def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
+def test_an_unfinished_first_checkpoint_is_ignored(trained, tmp_path):
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
     assert checkpoints.newest() is None
     checkpoints.save(*trained, history(1), 2)
@@ -117,7 +117,7 @@ def test_a_first_checkpoint_that_was_never_finished_is_none(trained, tmp_path):
     assert checkpoints.newest() is None
 
 
-def test_a_checkpoint_of_before_training_accuracy_was_measured_is_gone_on_with(saved):
+def test_a_checkpoint_without_training_accuracy_is_resumed(saved):
     checkpoints, folder = saved
     former = [{k: v for k, v in asdict(row).items() if k != "train_accuracy"} for row in history(3)]
     newest = folder / f"0000003-{RUN}"
@@ -129,14 +129,14 @@ def test_a_checkpoint_of_before_training_accuracy_was_measured_is_gone_on_with(s
 
 
 def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):
-    """What a killed run's last process still writes cannot damage what the next run saves."""
+    """The last process of a killed run may still write. It must not damage what the next run saves."""
     _, folder = saved
     Checkpoints(fs.LocalFileSystem(), str(folder), LATER).save(*trained, history(3), 2)
     assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000003-{LATER}"]
 
 
 def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is_removed(trained, saved):
-    """Killed while it saved epoch 4; what the next run saves then leaves epoch 3, the last one before it, intact."""
+    """A run was killed while it saved epoch 4. The next run saves it again, and must keep epoch 3."""
     _, folder = saved
     unfinished = folder / f"0000004-{RUN}"
     unfinished.mkdir()
@@ -157,7 +157,7 @@ def test_an_unfinished_checkpoint_that_is_newer_is_left_to_who_writes_it(trained
     assert sorted(path.name[:7] for path in folder.iterdir()) == ["0000003", "0000004", "0000009"]
 
 
-def test_what_else_lies_among_the_checkpoints_is_left_alone(trained, saved):
+def test_other_files_among_the_checkpoints_are_left_alone(trained, saved):
     checkpoints, folder = saved
     theirs = [folder / "0000001-mine", folder / f"0000002-{RUN}" / "mine", folder / "notes.txt"]
     theirs[0].mkdir()
@@ -173,7 +173,7 @@ def test_what_else_lies_among_the_checkpoints_is_left_alone(trained, saved):
 
 @pytest.mark.parametrize("file", [MODEL, OPTIMIZER, HISTORY])
 def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(trained, saved, file):
-    """Even by one that is intact. Another one is chosen when the workers start again."""
+    """It is not restored even if the new one is intact. The workers choose again when they restart."""
     checkpoints, folder = saved
     newest = checkpoints.newest()
     assert newest is not None
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(train
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
-def test_a_checkpoint_says_how_many_workers_trained_unless_it_is_of_before_that_was_kept(saved):
+def test_a_checkpoint_has_the_number_of_workers_unless_it_is_old(saved):
     checkpoints, folder = saved
     newest = checkpoints.newest()
     assert newest is not None
@@ -205,7 +205,7 @@ def test_a_checkpoint_says_how_many_workers_trained_unless_it_is_of_before_that_
     assert (newest.workers, newest.history, newest.damaged) == (None, history(3), [])
 
 
-def test_an_elastic_run_that_has_only_its_evaluation_left_tells_what_is_known_of_its_training(trained, tmp_path):
+def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_training(trained, tmp_path):
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)

@@ -1,4 +1,4 @@
-"""The command line's own: help, completion in real shells, JSON for scripts and collectors, colours for terminals."""
+"""Test the command line: help, completion in real shells, JSON for scripts and log collectors, colours in terminals."""
 
 import json
 import os
@@ -130,10 +130,10 @@ def test_a_script_that_asked_for_json_gets_it_for_every_fault(capsys, arguments)
     "arguments", [("config",), ("run", "--help"), ("completion", "bash"), ("--help",), ("--version",)]
 )
 def test_a_reader_that_has_gone_is_no_failure(arguments):
-    """As in `mnist-job config | head -1`."""
+    """The reader has closed the pipe, as in `mnist-job config | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # as where what is left is written at the end
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}  # the interpreter flushes the rest of the output at its end
     ended = subprocess.run([PROGRAM, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -154,7 +154,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     display = Display(log)
     with display.stage("training", 2) as stage:
         stage.entry(Start(2, ["epoch-1"], "node", {}))
-        stage.entry(Progress(1, 5, 10, 2.5, 1000.0, 60.0))  # no line in a log
+        stage.entry(Progress(1, 5, 10, 2.5, 1000.0, 60.0))  # not a line in a log
         stage.entry(Epoch(1, 2.0, float("nan"), 0.5, 0.001, 1.5))
         stage.entry(Restart("worker 1 was lost"))
     display.phases({"data": 1.0})
@@ -221,7 +221,7 @@ def test_a_refusal_is_an_object_wherever_the_format_was_set(tmp_path, capsys, mo
 
 
 def in_a_terminal(command: str, cwd: Path, typed: str = "", **environment: str) -> str:
-    """What a terminal shows of a command; `typed` are the keys that are pressed."""
+    """Return what a terminal shows of a command; `typed` are the keys that are pressed."""
     shown = subprocess.run(
         [tool("script"), "-qec", command, "/dev/null"],
         cwd=cwd,

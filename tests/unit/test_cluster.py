@@ -1,4 +1,4 @@
-"""What is asked of the Kubernetes API, and what becomes of its refusals. A real API server stands in tests/e2e."""
+"""Test the requests to the Kubernetes API, and how refusals are reported. tests/e2e uses a real API server."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ CONFIG = JobConfig(
 
 
 class Server(ThreadingHTTPServer):
-    """Notes each request; answers with `codes`, one after the other, then 200."""
+    """Records each request, and answers with `codes`, one after the other, then with 200."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -76,7 +76,7 @@ def api(tmp_path, monkeypatch) -> Iterator[Server]:
 
 
 def use(monkeypatch, tmp_path, port: int) -> None:
-    """A kubeconfig of an API server at this port."""
+    """Return a kubeconfig for an API server at this port."""
     named = {"name": "here"}
     content = {
         "apiVersion": "v1",

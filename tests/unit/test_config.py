@@ -1,4 +1,4 @@
-"""Settings: precedence, refusals by the user's own names, and the YAML that reads back."""
+"""Test settings: precedence, refusals that name what the user wrote, and YAML that can be read back."""
 
 import pytest
 import yaml
@@ -43,7 +43,7 @@ def test_every_fault_is_reported_by_the_name_its_user_wrote(tmp_path):
         ("epochs", "0"),
         ("workers", "0"),
         ("batch_size", "0"),
-        ("batch_size", "1"),  # fewer than the two workers
+        ("batch_size", "1"),  # less than one image for each of the two workers
         ("learning_rate", "0"),
         ("learning_rate", "nan"),
         ("learning_rate_schedule", "linear"),

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: Grafana's own schema knows all of it, and each query finds something in a real Prometheus."""
+"""Test the dashboard: Grafana's schema contains all of its fields, and each query finds series in a real Prometheus."""
 
 import json
 import re
@@ -28,7 +28,7 @@ TARGETS = [target for panel in PANELS for target in panel["targets"]]
 QUERIES = [target["expr"] for target in TARGETS]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 LIVE = live.values(Progress(3, 500, 1000, 0.5, 9000, 60), epochs=10)
-# Of what Ray exports, as Ray 2.60 labels it; tests/ray/test_prometheus.py asks a real one.
+# Some metrics that Ray 2.60 exports, with its labels. tests/ray/test_prometheus.py uses a real Ray.
 RAY = {
     "ray_node_cpu_utilization": ({"ip": "10.0.0.1"}, 50),
     "ray_node_mem_used": ({"ip": "10.0.0.1"}, 1e9),
@@ -39,17 +39,17 @@ RAY = {
 
 
 def test_grafanas_schema_knows_every_field_and_every_value_of_it():
-    """What its classes do not know, they drop."""
+    """Grafana's classes drop fields that they do not know, so this compares the dashboard before and after."""
     register_default_plugins()
     dashboard = Dashboard.from_json(DASHBOARD)
     assert unknown(DASHBOARD, json.loads(JSONEncoder().encode(dashboard)), "") == []
     check_values(dashboard)
     kinds = {panel.type_val: panel.options for panel in dashboard.panels or [] if isinstance(panel, Panel)}
-    assert [kind for kind, options in kinds.items() if isinstance(options, dict)] == []  # a kind that it does not know
+    assert [kind for kind, options in kinds.items() if isinstance(options, dict)] == []  # kinds without a schema
 
 
 def unknown(ours: typing.Any, theirs: typing.Any, at: str) -> list[str]:
-    """The places where `theirs` lacks something of `ours`; it may add defaults."""
+    """Return the places where `theirs` lacks something that `ours` has. `theirs` may have more: the defaults."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return [place for key in ours for place in unknown(ours[key], theirs.get(key, ...), f"{at}/{key}")]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
@@ -58,14 +58,14 @@ def unknown(ours: typing.Any, theirs: typing.Any, at: str) -> list[str]:
 
 
 def check_values(model: typing.Any) -> None:
-    """Raises where a value of one of the schema's objects is not of its declared type, or not in its enumeration."""
+    """Fail if a value of one of the schema's objects does not have the declared type, or is not in the enumeration."""
     if isinstance(model, list | dict):
         for item in model.values() if isinstance(model, dict) else model:
             check_values(item)
     elif type(model).__module__.startswith("grafana_foundation_sdk.models") and not isinstance(model, Enum):
         hints = typing.get_type_hints(type(model))
         for name, value in vars(model).items():
-            if not isinstance(value, list | dict):  # some of which the schema's reader leaves as they are
+            if not isinstance(value, list | dict):  # the schema's reader does not convert some of these
                 TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
             check_values(value)
 
@@ -76,7 +76,7 @@ def check_values(model: typing.Any) -> None:
     ids=["Kubernetes", "elsewhere"],
 )
 def prometheus(request, tmp_path_factory) -> Iterator[Prometheus]:
-    """A success 3 hours ago, a failure 2 hours ago, a success half an hour ago, and a run under way; by the minute."""
+    """Yield a Prometheus with a success 3 hours ago, a failure 2 hours ago, a success 30 minutes ago, and a run now."""
     now, hour = time.time(), 3600
     runs = {
         "a": outcome(finished=now - 3 * hour),
@@ -115,7 +115,7 @@ def text(name: str, labels: dict[str, str]) -> str:
 
 
 def filled(query: str) -> str:
-    """A query with the variables that Grafana would put in."""
+    """Return a query with the values that Grafana would insert for its variables."""
     for variable, value in {"$job": "nightly", "$namespace": ".*", "$__range": "6h"}.items():
         query = query.replace(variable, value)
     return query
@@ -168,7 +168,7 @@ def test_rays_metrics_are_those_of_the_locked_ray():
 
     asked = set(re.findall(r"\bray_(\w+)", " ".join(QUERIES)))
     assert {f"ray_{name}" for name in asked} == RAY.keys()
-    assert asked - METRICS_GAUGES.keys() - LIVE.keys() == {"object_store_memory", "resources"}  # counted in Ray's C++
+    assert asked - METRICS_GAUGES.keys() - LIVE.keys() == {"object_store_memory", "resources"}  # from Ray's C++ code
 
 
 def test_every_variable_that_is_used_is_declared_and_no_data_source_is_named():

@@ -1,4 +1,4 @@
-"""The data set: what is accepted, how it is split, and a sentence with exit code 3 for all else."""
+"""Test the data set: what is accepted, how it is split, and what is refused with a sentence and exit code 3."""
 
 import http.server
 import socket
@@ -23,7 +23,7 @@ PIXELS = TRAIN * 28 * 28
 
 
 def training(path, **settings):
-    """What a worker loads, split as the notebook splits it unless told otherwise."""
+    """Return the data that a worker loads, by default split as in the notebook."""
     return dataset.load_training(
         JobConfig(**{"data": str(path), "batch_size": 8, "validation_split": "tail"} | settings)
     )
@@ -87,7 +87,7 @@ def test_loading_costs_no_more_than_twice_the_uint8_size(tmp_path, dtype, split)
     assert PIXELS < peak < 2 * PIXELS
 
 
-@pytest.mark.parametrize("scheme", ["file://{}", "local://{}"])  # the first is pyarrow's, the second fsspec's
+@pytest.mark.parametrize("scheme", ["file://{}", "local://{}"])  # the first format is pyarrow's, the second fsspec's
 def test_a_uri_is_read_by_pyarrow_or_fsspec(npz, scheme):
     assert len(training(scheme.format(npz())).train) == 80
 
@@ -160,7 +160,7 @@ REFUSED = {
 
 
 def refusal(capsys, path, *flags) -> str:
-    """The line that the program prints for this data set, which it must refuse with exit code 3."""
+    """Return the line that the program prints for this data set, which it must refuse with exit code 3."""
     folder = Path(path).parent
     before = sorted(folder.iterdir())
     assert main.main(["run", "--data", str(path), "--output", str(folder / "out"), *flags]) == 3
@@ -202,7 +202,7 @@ def test_a_tail_with_classes_that_training_lacks_is_refused(npz, arrays, capsys)
 def test_classes_without_any_image_are_told_by_their_numbers(npz, arrays, tmp_path, capsys):
     path = npz(y_train=arrays["y_train"] * 7 + 1, y_test=arrays["y_test"] * 7 + 1)  # 1, 8, 15
     assert dataset.check(JobConfig(data=str(path), batch_size=8)).absent == [0, *range(2, 8), *range(9, 15)]
-    flags = ["--output", str(tmp_path / "out"), "--address", "127.0.0.1:9"]  # where nothing listens
+    flags = ["--output", str(tmp_path / "out"), "--address", "127.0.0.1:9"]  # a port on which nothing listens
     assert main.main(["run", "--data", str(path), *flags]) == 4
     told = "".join(capsys.readouterr())
     assert "there is no image of classes 0, 2, 3, 4, 5, 6, 7, 9, 10, 11 and 3 more" in told
@@ -210,7 +210,7 @@ def test_classes_without_any_image_are_told_by_their_numbers(npz, arrays, tmp_pa
 
 @pytest.fixture
 def own_validation(npz):
-    """A file with a validation part of its own."""
+    """Return the path of a file with its own validation part."""
     return npz(x_val=np.full((9, 4, 5), 7, np.uint8), y_val=np.arange(9) % 3)
 
 
@@ -340,7 +340,7 @@ def test_a_header_that_promises_more_than_there_is_allocates_nothing(npz, capsys
 
 @pytest.fixture
 def server(tmp_path):
-    """tmp_path over HTTP; `requests` are the paths that were asked for."""
+    """Serve tmp_path over HTTP; `requests` are the requested paths."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):

@@ -1,4 +1,4 @@
-"""Every place is tried, and every failure told."""
+"""Test that every place is tried, and every failure reported."""
 
 import pytest
 

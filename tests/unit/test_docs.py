@@ -1,4 +1,4 @@
-"""The documents: their links, the commands that they show, and the tests that they name."""
+"""Check the documents: their links, the commands that they show, and the tests that they name."""
 
 import re
 import shlex
@@ -53,7 +53,7 @@ def faults_of_links(document: Path) -> Iterator[str]:
 
 
 def commands(document: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each `mnist-job` that stands in a fenced block, alone or after `ray job submit ... --`."""
+    """Yield the arguments of each `mnist-job` in a fenced block, also after `ray job submit ... --`."""
     for found in FENCED.finditer(document.read_text()):
         if found["language"] in ("sh", "console"):
             for line in re.sub(r"\\\n", " ", found["content"]).splitlines():
@@ -64,14 +64,14 @@ def commands(document: Path) -> Iterator[list[str]]:
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
-    """Split a shell's line at its operators; what it is redirected to is left out."""
+    """Split a line of a shell at its operators, without the files that output is redirected to."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     command: list[str] = []
     redirected = False
     try:
         tokens = [*lexer, ";"]
-    except ValueError:  # a quotation over several lines: part of no command of ours
+    except ValueError:  # a quotation over several lines, which is not one of our commands
         return
     for token in tokens:
         if set(token) <= OPERATORS:
@@ -88,7 +88,7 @@ def simple_commands(line: str) -> Iterator[list[str]]:
 
 
 def fault_of_command(arguments: list[str]) -> str:
-    """Return what the program finds wrong with a command line, without running it."""
+    """Return the program's error for a command line, without running it."""
     try:
         parsed, rest = parser.parser(main._COMMANDS).parse_known_args(arguments)
         settings = main._COMMANDS[parsed.command].settings

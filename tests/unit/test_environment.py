@@ -1,4 +1,4 @@
-"""What is pinned, dropped and refused of the surroundings; tests/ray has a run in the worst of them."""
+"""Test what of the environment is set, removed or refused. tests/ray has a run in the worst of all environments."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from tests.proxy import Proxy
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):
-    """This process's own stay as they were, whatever is pinned."""
+    """Restore this process's variables and sys.path after each test."""
     before, path = dict(os.environ), list(sys.path)
     yield
     sys.path[:] = path
-    sys.path_importer_cache.clear()  # which takes "." for the folder that it was
+    sys.path_importer_cache.clear()  # it remembers which folder "." was
     os.environ.clear()
     os.environ.update(before)
 
@@ -64,7 +64,7 @@ def test_what_changes_a_result_is_pinned_or_dropped(name, value):
         ),
     ],
 )
-def test_what_says_where_things_are_stays(name):
+def test_variables_about_places_are_kept(name):
     os.environ[name] = "value"
     environment.pin()
     assert os.environ[name] == "value"
@@ -81,9 +81,9 @@ CHANGES = st.builds(
     stays=st.dictionaries(st.sampled_from(SAYS_WHERE), VALUES),
     stray=st.dictionaries(CHANGES | st.sampled_from(sorted(environment.PINNED)), VALUES),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `surroundings` puts all back at the end
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `surroundings` restores everything at the end
 def test_in_any_environment_the_same_is_computed_at_the_same_places(stays, stray):
-    """Whatever else is set of what these libraries read, the variables of a run are those of a clean shell."""
+    """For all other variables that a user sets, the variables of a run are the same as in a clean shell."""
     assume(not stray.keys() & environment._KEPT)
     pinned = []
     for variables in (stays, stays | stray):
@@ -101,15 +101,15 @@ def test_a_file_that_would_stand_in_for_a_package_is_refused(tmp_path, monkeypat
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [PROGRAM])
-    environment.prepare()  # where nothing is imported from this folder, it may hold what it likes
+    environment.prepare()  # nothing is imported from this folder, so it may contain anything
     sys.path.insert(0, entry.format(folder=tmp_path))
     package = name.partition("/")[0].removesuffix(".py")
-    with pytest.raises(UsageError, match=f"{tmp_path}/{package}: would be imported in place of the package {package}"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/{package}: would be imported instead of the package {package}"):
         environment.prepare()
 
 
 def test_data_and_folders_may_have_a_packages_name(tmp_path, monkeypatch):
-    """A folder without Python files stands behind every package that is installed."""
+    """Python prefers any installed package to a folder without Python files."""
     (tmp_path / "keras").mkdir()
     (tmp_path / "numpy.npz").touch()
     monkeypatch.chdir(tmp_path)

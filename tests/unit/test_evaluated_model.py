@@ -1,4 +1,4 @@
-"""What the evaluation checks is what it evaluates, and what is published."""
+"""Test that the model that was checked is the one that is evaluated and published."""
 
 import hashlib
 
@@ -30,7 +30,7 @@ def test_a_file_that_was_read_keeps_its_content(tmp_path):
 
 
 def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatch):
-    """The file is replaced as soon as it was read; it is not read again."""
+    """The file is replaced as soon as it was read. It is not read again."""
     checksum = saved.sha256()
     held = File.held
 

@@ -1,4 +1,4 @@
-"""Measured quality, against scikit-learn's."""
+"""Test the measures of quality against scikit-learn."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, batch: int = 1000) -
     return measure(Answers.collected(batches, labels, "y_test"), labels)
 
 
-@pytest.mark.parametrize("spread", [1, 10, 100])  # at 100 some probabilities are 0, and are clipped
+@pytest.mark.parametrize("spread", [1, 10, 100])  # at 100, some probabilities are 0 and are clipped
 @pytest.mark.parametrize("classes", [2, 10])
 def test_it_agrees_with_scikit_learn(spread, classes):
     random = np.random.default_rng(spread)
@@ -51,7 +51,7 @@ def test_the_size_of_the_batches_changes_no_digit(classes):
         answers = Answers.collected(batches, labels, "y_test")
         found.append((measure(answers, labels), most_confident(answers, labels, images)))
     assert found[0] == found[1] == found[2]
-    # What was computed at once before: the loss to the last digit.
+    # The loss is the same, to the last digit, as if it were computed at once.
     epsilon = np.finfo(np.float32).eps
     likelihood = np.clip(probabilities[np.arange(1234), labels], epsilon, 1 - epsilon)
     assert found[0][0].loss == float(-np.log(likelihood, dtype=np.float64).mean())
@@ -68,12 +68,12 @@ def test_many_classes_are_kept_by_the_pairs_that_occur():
     hits, images = ours.of_classes()
     assert np.array_equal(hits, matrix.diagonal())
     assert np.array_equal(images, matrix.sum(axis=1))
-    former = replace(ours, confusion=matrix.tolist(), confusion_pairs=[])  # as it was kept before
+    former = replace(ours, confusion=matrix.tolist(), confusion_pairs=[])  # as earlier versions stored it
     assert np.array_equal(former.pairs(), ours.pairs())
 
 
 def test_a_million_classes_take_no_memory_of_their_square():
-    """Neither classes x classes nor images x classes: those would be 8 TB and 4 GB."""
+    """It has neither classes x classes nor images x classes values: these would need 8 TB and 4 GB."""
     classes, images = 1_000_000, 1000
     labels = np.arange(images, dtype=np.int32)
 

@@ -1,4 +1,4 @@
-"""The run's folder: whole or not at all, on a disk and on an object store."""
+"""Test that the run's folder is published completely or not at all, on a disk and on an object store."""
 
 import json
 from dataclasses import asdict, replace
@@ -21,12 +21,12 @@ FILES = {OUTCOME: "{}", "metrics.prom": "m 1\n"}
 
 @pytest.fixture(params=["disk", "store"])
 def output(request, tmp_path) -> str:
-    """A place below which nothing exists: on a disk, and on a file system that is treated as a remote one."""
+    """Return a place where nothing exists yet: on a disk, and on a file system that is treated as a remote one."""
     return str(tmp_path / "a/b") if request.param == "disk" else f"store://{tmp_path}/a/b"
 
 
 def listing(folder: Path) -> list[str]:
-    """All files, apart from the folders' markers."""
+    """Return all files, without the markers of folders."""
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return [path for path in found if not path.endswith(MARKER)]
 
@@ -72,7 +72,7 @@ def test_a_failure_to_publish_leaves_the_former_result(output, tmp_path):
 
 
 def test_a_model_that_is_not_the_one_that_was_evaluated_is_not_published(output, tmp_path):
-    """It was replaced in its checkpoint meanwhile."""
+    """The model in the checkpoint was replaced after its evaluation."""
     model = File(fs.LocalFileSystem(), str(tmp_path / "model"))
     Path(model.path).write_bytes(b"weights")
     evaluated = {"model.keras": model.sha256()}

@@ -1,4 +1,4 @@
-"""Bad input in bulk: thousands of broken files and settings, each of which ends in its own error, or is none."""
+"""Test thousands of broken files and settings. Each must raise its own error, or none."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from mnist_job.config.settings import EvaluateConfig, JobConfig
 from mnist_job.data import dataset
 from mnist_job.errors import DataError, UsageError
 
-# The same examples each time: a failure in CI is a failure here. `--hypothesis-seed` tries others.
+# The same examples each time, so that a failure in CI can be repeated here. `--hypothesis-seed` tries others.
 many = settings(
     max_examples=1000,
     deadline=None,
@@ -45,7 +45,7 @@ names = st.sampled_from(FIELDS) | st.text(max_size=12)
 
 
 def loaded_or_refused(kind, flags, environment, file) -> None:
-    """A configuration that holds to its own bounds, or an error of at least one line, none of them a traceback."""
+    """Check that the settings are within their limits, or that there is an error without a traceback."""
     try:
         config = sources.load(kind, flags, environment, file)
     except UsageError as error:
@@ -101,7 +101,7 @@ def checked_or_refused(file: Path) -> None:
     try:
         summary = dataset.check(JobConfig(data=str(file), batch_size=4))
     except DataError as error:
-        assert re.search(r"data\.npz", str(error)), error  # which file
+        assert re.search(r"data\.npz", str(error)), error  # the message names the file
     else:
         assert summary.classes >= 2
         assert summary.train >= 4
@@ -110,7 +110,7 @@ def checked_or_refused(file: Path) -> None:
 @many
 @given(instruction=st.data())
 def test_a_damaged_npz(tmp_path, intact, instruction):
-    """Bytes changed, removed, put in, or the end cut off."""
+    """Return the content with bytes changed, removed or inserted, or with the end cut off."""
     content = bytearray(intact)
     for _ in range(instruction.draw(st.integers(1, 4))):
         at = instruction.draw(st.integers(0, max(len(content) - 1, 0)))
@@ -133,7 +133,7 @@ shapes = st.lists(st.integers(0, 21), max_size=5).map(tuple)
 
 @st.composite
 def arrays(draw) -> bytes:
-    """An .npy of any dtype and shape, or something that only looks like one."""
+    """Return an .npy file of any dtype and shape, or bytes that only look like one."""
     dtype, shape = np.dtype(draw(dtypes)), draw(shapes)
     header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": draw(st.booleans()), "shape": shape}
     stream = io.BytesIO()
@@ -152,7 +152,7 @@ def arrays(draw) -> bytes:
     members=st.fixed_dictionaries({}, optional={name: arrays() for name in ("x_train", "y_train", "x_test", "y_test")})
 )
 def test_an_npz_of_arbitrary_arrays(tmp_path, intact, members):
-    """Some of an intact file's arrays replaced."""
+    """Replace some arrays of an intact file."""
     path = tmp_path / "data.npz"
     with zipfile.ZipFile(io.BytesIO(intact)) as source, zipfile.ZipFile(path, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""Whether a model is good enough: both gates, and what is said of it."""
+"""Test whether a model is good enough: both gates, and the reason that is reported."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from mnist_job.pipeline import gates
 from mnist_job.pipeline.display import Display
 from tests.unit.test_metrics import outcome
 
-# Accuracy 0.75; recall 0.5 of class 0, none of class 1, which has no test images, and 1 of class 2.
+# Accuracy 0.75. Recall 0.5 of class 0, none of class 1 (which has no test images), and 1 of class 2.
 ACCURACY = "test accuracy 0.7500 is below --min-accuracy 0.8"
 RECALL = "the recall of class 0, 0.5000, is below --min-recall 0.6"
 

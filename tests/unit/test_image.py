@@ -1,4 +1,4 @@
-"""What the image is built from, as far as that can be told without building it."""
+"""Test what the image is built from, without building it."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
-# A package, its hashes, and which packages need it: what else there could be is an option of pip, such as an address.
+# A package, its hashes, and the packages that need it. Any other line would be an option of pip, such as an address.
 NEEDED_BY = r"(?:(?:-[rc]|--override) )?[a-z0-9._-]+(?: \(pyproject\.toml(?::(?:dev|benchmark))?\))?"
 LINE = re.compile(
     r"[a-z0-9._-]+==[^ ;:]+(?: ; [^:]+)? \\"
@@ -19,7 +19,7 @@ PINNED = re.compile(r"^([a-z0-9-]+)==([^ ]+)(?: ; (.+?))? \\$", re.MULTILINE)
 
 
 def packages(lock: str) -> set[tuple[str, ...]]:
-    """Name, version and marker of each locked package."""
+    """Return name, version and marker of each locked package."""
     return set(PINNED.findall((ROOT / lock).read_text()))
 
 

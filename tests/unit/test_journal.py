@@ -1,4 +1,4 @@
-"""The actor that holds the journal, without Ray: thousands of reports do not pile up in it."""
+"""Test the actor that holds the journal, without Ray: thousands of reports do not fill its memory."""
 
 import asyncio
 

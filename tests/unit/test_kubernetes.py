@@ -1,4 +1,4 @@
-"""What the commands for Kubernetes say of a cluster's answers. A real cluster gives them in tests/e2e."""
+"""Test what the Kubernetes commands print for a cluster's answers. tests/e2e has a real cluster."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ LABELS = {"app.kubernetes.io/instance": "nightly", "app.kubernetes.io/name": "mn
 
 
 class Cluster(ThreadingHTTPServer):
-    """Answers with what stands in `objects` under the path: JSON with code 200, (code, message), or a log's text."""
+    """Answers with the entry of `objects` for the path: JSON with code 200, (code, message), or the text of a log."""
 
     daemon_threads = True
 
@@ -196,7 +196,7 @@ USER = "{users: [{name: here, user: {exec: {apiVersion: client.authentication.k8
         (b"a: [", "cannot be used: while parsing"),
         (b"\xff\xfe\x00", "cannot be used: "),
         (b"{contexts: [], users: [], clusters: []}", "cannot be used: "),
-        (None, "cannot be used: "),  # a folder
+        (None, "cannot be used: "),  # a folder in place of the file
         ((USER % "there-is-none").encode(), "cannot log in: [Errno 2] No such file or directory: 'there-is-none'"),
         ((USER % "false").encode(), "cannot log in: exec: process returned 1"),
     ],
@@ -220,7 +220,7 @@ def test_a_kubeconfig_that_is_none_or_cannot_log_in(tmp_path, monkeypatch, capsy
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> Path:
-    """A key and a certificate that nobody has signed."""
+    """Write a key and a self-signed certificate."""
     folder = tmp_path_factory.mktemp("certificate")
     made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1")
     names = ("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "both", "-out", folder / "certificate")
@@ -231,7 +231,7 @@ def certificate(tmp_path_factory) -> Path:
 
 
 def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, capsys, certificate):
-    """Not as `0 SSLError`, and not after some tries: it will not be trusted in five seconds either."""
+    """The command prints no `0 SSLError` and does not retry, because the certificate will not become valid."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     cluster.socket = context.wrap_socket(cluster.socket, server_side=True)
@@ -240,7 +240,7 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, ca
     file.write_text(content.replace("http://", "https://"))
     assert main(["list"]) == 4
     (line,) = told(capsys)[1]
-    assert "its certificate is not trusted: self" in line  # "self-signed certificate", "self signed certificate"
+    assert "its certificate is not trusted: self" in line  # OpenSSL: "self-signed" or "self signed"
     assert "certificate-authority have to be those of this cluster" in line
     file.write_text(
         content.replace("http://", "https://").replace("server:", f"certificate-authority: {file}\n    server:")
@@ -254,7 +254,7 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(cluster, tmp_path, ca
     assert main(["list"]) == 0
 
 
-def test_one_without_credentials_is_told_so_and_not_of_rights(cluster, capsys):
+def test_missing_credentials_are_not_reported_as_missing_rights(cluster, capsys):
     refused = (
         'rayjobs.ray.io is forbidden: User "system:anonymous" cannot list resource "rayjobs" in API group "ray.io"'
     )
@@ -357,7 +357,7 @@ def test_watching_ends_when_nothing_more_comes_and_an_interruption_leaves_the_jo
     assert json.loads(line)["phase"] == "Succeeded"
 
 
-def test_the_job_is_the_one_that_is_named_and_else_that_of_the_environment(cluster, capsys, monkeypatch):
+def test_the_job_is_the_argument_or_the_environment_variable(cluster, capsys, monkeypatch):
     cluster.has(rayjob("Running"))
     assert main(["status"]) == 4
     assert "there is no job mnist-job in namespace team" in told(capsys)[1][0]
@@ -446,7 +446,7 @@ def test_cancel_and_submit_again(cluster, capsys, monkeypatch):
     assert cluster.patches == [(path, {"spec": {"suspend": True}}), (path, {"spec": {"suspend": False}})]
 
 
-def test_what_is_over_is_not_cancelled(cluster, capsys):
+def test_a_finished_job_is_not_cancelled(cluster, capsys):
     cluster.has(rayjob("Complete", jobStatus="SUCCEEDED"))
     assert main(["cancel", "nightly", "-o", "json"]) == 0
     assert json.loads(told(capsys)[0])["action"] == "none"
@@ -510,7 +510,7 @@ def test_ray_s_colours_are_for_terminals(cluster, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", [("logs", "nightly", "--follow"), ("status", "nightly", "--watch")])
 def test_a_reader_that_goes_ends_the_command_and_not_the_job(cluster, tmp_path, command):
-    """`| head -1`: at once, although neither the job nor its log comes to an end."""
+    """With `| head -1`, the command ends at once, although neither the job nor its log has ended."""
     cluster.has(rayjob("Running"))
     cluster.objects[PODS] = {"items": [pod("head", RUNS)]}
     cluster.objects[f"{PODS}/{NAME}-x-head/log"] = "first\nsecond\n"

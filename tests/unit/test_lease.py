@@ -1,4 +1,4 @@
-"""Two runs of a name where the store has no locks: one goes on, and a run that was killed does not stop the next."""
+"""Test two runs of one name on a store without locks: only one continues, but a killed run does not stop the next."""
 
 import json
 import os
@@ -29,7 +29,7 @@ MINE = Record.of(JobConfig(data="digits").model_dump(mode="json"), "ab")
 
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
-    """An earlier test of the command line may have left its own answer to Ctrl-C."""
+    """Restore the default for Ctrl-C, because an earlier test of the command line may have changed it."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
@@ -37,18 +37,18 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Leases are renewed often, and looked at often; they last as long as ever."""
+    """Renew and check leases often. Their duration stays the same."""
     monkeypatch.setattr(bounds, "LEASE_RENEWAL_SECONDS", 0.02)
     monkeypatch.setattr(bounds, "LEASE_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture(params=["s3", "disk"])
 def output(request, tmp_path) -> str:
-    """A place on a real S3 server, and on a disk that is treated as a store."""
+    """Return a place on a real S3 server, and on a disk that is treated as a store."""
     if request.param == "disk":
         return f"store://{tmp_path}/out"
     parameters, _ = request.getfixturevalue("bucket")
-    return f"s3://bucket/{tmp_path.name}{parameters}"  # moto's servers in a process share what they hold
+    return f"s3://bucket/{tmp_path.name}{parameters}"  # moto's servers in one process share their buckets
 
 
 def begin(folder: RunFolder, run: str) -> None:
@@ -74,7 +74,7 @@ def test_a_second_run_is_refused_and_touches_nothing_of_the_first(output, dry_ru
         assert first.has_checkpoints()
     assert len(told) == 1
     assert told[0].startswith(f"run {RUN} of this name has not ended; waiting up to 45 s")
-    with RunFolder.opened(output, "job", LATER, dry_run=dry_run) as second:  # the first has ended
+    with RunFolder.opened(output, "job", LATER, dry_run=dry_run) as second:  # the first run has ended
         assert second.has_checkpoints()
 
 
@@ -88,7 +88,7 @@ def test_nothing_of_it_stays(output):
 
 
 def killed(output: str, keep: Path) -> None:
-    """What a run leaves on a disk that is killed after its first epoch."""
+    """Create what a run leaves on a disk if it is killed after its first epoch."""
     with RunFolder.opened(output, "job", RUN) as folder:
         begin(folder, RUN)
         shutil.copytree(folder.work, keep)
@@ -106,7 +106,7 @@ def test_a_run_goes_on_where_another_was_killed_when_that_ones_lease_is_over(tmp
 
 
 def test_a_lease_is_over_by_the_clock_of_its_store(tmp_path, monkeypatch):
-    """The next run has nothing to watch, whatever the time is on its own machine."""
+    """The next run does not wait, and does not use the clock of its own machine."""
     output = f"store://{tmp_path}/out"
     killed(output, tmp_path / "kept")
     os.utime(tmp_path / f"out/.job/lease/{RUN}.held", (0, 0))
@@ -118,7 +118,7 @@ def test_a_lease_is_over_by_the_clock_of_its_store(tmp_path, monkeypatch):
 
 
 def test_a_run_that_was_taken_over_ends_with_a_sentence_and_removes_nothing(output):
-    """Its machine slept: its lease is gone, and another run's is there."""
+    """The machine of the run slept. Now its lease is gone, and there is the lease of another run."""
     with (
         pytest.raises(UsageError, match=rf"\.job: another run of this name \({LATER}\) took over while this one"),
         RunFolder.opened(output, "job", RUN) as folder,
@@ -126,7 +126,7 @@ def test_a_run_that_was_taken_over_ends_with_a_sentence_and_removes_nothing(outp
         begin(folder, RUN)
         with folder.filesystem.open_output_stream(f"{folder.work}/lease/{LATER}.held") as stream:
             stream.write(b"{}")
-        for _ in range(10 * WAIT_SECONDS):  # a signal right before a wait is heard only after it
+        for _ in range(10 * WAIT_SECONDS):  # a signal just before a wait is only noticed after the wait
             threading.Event().wait(0.1)
         pytest.fail("was not told")
     filesystem, path = files.resolve(output)
@@ -136,7 +136,7 @@ def test_a_run_that_was_taken_over_ends_with_a_sentence_and_removes_nothing(outp
 
 
 def test_a_run_that_was_taken_over_publishes_nothing(output, monkeypatch):
-    monkeypatch.setattr(bounds, "LEASE_RENEWAL_SECONDS", WAIT_SECONDS)  # it does not come to look before
+    monkeypatch.setattr(bounds, "LEASE_RENEWAL_SECONDS", WAIT_SECONDS)  # it does not check its lease before
     with RunFolder.opened(output, "job", RUN) as folder, ExitStack() as stack:
         folder.filesystem.delete_file(f"{folder.work}/lease/{RUN}.held")
         stack.enter_context(pytest.raises(UsageError, match="took over while this one did not run"))
@@ -145,7 +145,7 @@ def test_a_run_that_was_taken_over_publishes_nothing(output, monkeypatch):
 
 
 def test_of_runs_that_start_at_once_only_one_goes_on(output):
-    """The earliest; the others are refused."""
+    """Of several runs, the earliest one continues, and the others are refused."""
     filesystem, path = files.resolve(output)
     runs = [f"20260101T000000Z-000{number}" for number in range(3)]
     together, refused = threading.Barrier(len(runs)), threading.Semaphore(0)

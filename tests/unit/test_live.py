@@ -1,4 +1,4 @@
-"""The metrics of a run in progress, without Ray: tests/ray/test_prometheus.py asks for them by a real one."""
+"""Test the metrics of a run in progress, without Ray. tests/ray/test_prometheus.py reads them from a real one."""
 
 import queue
 import threading
@@ -18,7 +18,7 @@ SHOWN = {
 
 
 def test_the_last_values_are_set_again_while_nothing_moves(monkeypatch):
-    """Ray would drop them, and an alert looks for a training that is stuck."""
+    """Ray removes metrics that are not set again, and an alert needs them to find a training without progress."""
     was_set = queue.Queue()
 
     class Gauge:

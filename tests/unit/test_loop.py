@@ -1,4 +1,4 @@
-"""The compiled epoch, in this process: what Keras's own optimizer would do, and nothing that a GPU lacks."""
+"""Test the compiled epoch in this process: it does what Keras's optimizer does, with operations that a GPU supports."""
 
 import queue
 
@@ -79,7 +79,7 @@ def test_every_epoch_runs_the_same_compiled_function(split):
 
 
 class Journal(queue.Queue):
-    """What a reporter has written."""
+    """A queue of what a reporter has written."""
 
     write = queue.Queue.put
 
@@ -95,7 +95,7 @@ def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
     for epoch in (1, 2):
         with told_by.epoch(epoch):
             loss, _, images = train(training.plan(epoch)).numpy()
-            seen = [journal.get(timeout=60)]  # by the thread, perhaps after the last step
+            seen = [journal.get(timeout=60)]  # a thread writes it, perhaps after the last step
         seen += journal.all()
         assert [told.step for told in seen] == sorted(told.step for told in seen)
         assert {(told.epoch, told.steps) for told in seen} == {(epoch, IMAGES)}
@@ -106,7 +106,7 @@ def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seen", "step", "images"),
-    [(6, 1, 16), (12, 2, 32), (18, 3, 48), (20, 4, IMAGES)],  # of 16 images, the first of 3 workers takes 6
+    [(6, 1, 16), (12, 2, 32), (18, 3, 48), (20, 4, IMAGES)],  # the first of 3 workers takes 6 of 16 images
 )
 def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, step, images):
     batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
@@ -126,12 +126,12 @@ def test_nothing_is_told_before_the_first_step(split, monkeypatch):
     assert journal.all() == []
 
 
-# Operations of control flow, constants and reshapes: they run on the host or compute nothing.
+# Operations for control flow, constants and reshapes: they run on the host or compute nothing.
 HOST = {"Const", "While", "StatelessWhile", "Placeholder", "NoOp", "Identity", "IdentityN", "Range"}
 
 
 def test_every_tensor_operation_of_an_epoch_has_a_gpu_kernel(split):
-    """No GPU is at hand, but TensorFlow's list of kernels is: without one, a step would copy the data to the CPU."""
+    """Without a GPU, this checks TensorFlow's list of kernels. Without a kernel, a step would copy data to the CPU."""
     _, _, train, _, validate, _ = build(split)
     graphs = [compiled.get_concrete_function().graph.as_graph_def() for compiled in (train, validate)]
     nodes = [node for graph in graphs for function in graph.library.function for node in function.node_def]
@@ -153,7 +153,7 @@ def has_gpu_kernel(op: str, types: dict[str, int]) -> bool:
 
 
 def test_a_gather_of_bytes_would_have_no_gpu_kernel():
-    """Why `on_device` packs pixels into words; when this fails, it may stop."""
+    """This is the reason why `on_device` packs pixels into words. If this test fails, that is no longer needed."""
     assert not has_gpu_kernel("GatherV2", {"Tparams": tf.uint8.as_datatype_enum})
 
 

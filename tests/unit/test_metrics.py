@@ -1,4 +1,4 @@
-"""Metrics: what promtool and a real Pushgateway make of them, and what a failure leaves standing."""
+"""Test the metrics with promtool and a real Pushgateway, and which of them a failure keeps."""
 
 import socket
 import subprocess
@@ -40,7 +40,7 @@ def failed(code: int = 5) -> Outcome:
 
 
 def values(text: str) -> dict[str, float]:
-    """Metric name and labels -> value."""
+    """Return a dictionary from metric name and labels to the value."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {
         name + "".join(f",{k}={v}" for k, v in sorted(labels.items()) if k not in ("job", "instance")): value
@@ -113,7 +113,7 @@ def test_the_grouping_key_is_the_jobs_name_alone(pushgateway):
 
 
 def test_a_pushgateway_that_starts_late_is_waited_for(tmp_path):
-    """The first attempts find nobody listening."""
+    """Nothing listens yet at the first attempts."""
     port = free_port()
     command = pushgateway_command(f"127.0.0.1:{port}")
     with (tmp_path / "log").open("w") as log:
@@ -131,7 +131,7 @@ def test_a_pushgateway_that_starts_late_is_waited_for(tmp_path):
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """An address that accepts connections and never answers."""
+    """Yield an address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

@@ -1,4 +1,4 @@
-"""The most confident mistakes: which they are, and how their images are kept."""
+"""Test the most confident mistakes: which ones they are, and how their images are stored."""
 
 import base64
 import io
@@ -20,14 +20,14 @@ def picture(png: str) -> np.ndarray:
 
 
 def kept(image: np.ndarray, brightest: int = 255) -> np.ndarray:
-    """The picture of the first of two test images, which is a mistake; the other has the brightest pixel."""
+    """Return the picture of the first of two test images, which is a mistake. The other has the brightest pixel."""
     images = np.stack([image, np.full_like(image, brightest)])
     (mistake,) = most_confident(np.array([[0.1, 0.9], [0.1, 0.9]]), np.array([0, 1]), images)
     return picture(mistake.png)
 
 
 @pytest.mark.parametrize("images", [1, 30, 500])
-def test_they_are_the_wrong_ones_that_the_model_was_surest_of(images):
+def test_the_mistakes_are_those_with_the_highest_probability(images):
     random = np.random.default_rng(images)
     probabilities = random.dirichlet(np.ones(5), images).astype(np.float32)
     labels = random.integers(0, 5, images)

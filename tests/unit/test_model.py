@@ -1,4 +1,4 @@
-"""The model and its loss, against the notebook's."""
+"""Test the model and its loss against the notebook's."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_it_takes_raw_images_and_gives_probabilities(shape):
     probabilities = network.predict_on_batch(images)
     assert probabilities.shape == (7, 3)
     assert probabilities.sum(axis=1) == pytest.approx(1)
-    scaled = keras.Model(network.layers[1].output, network.output)  # past the scaling layer
+    scaled = keras.Model(network.layers[1].output, network.output)  # after the scaling layer
     assert scaled.predict_on_batch(images / np.float32(16)) == pytest.approx(probabilities, abs=1e-6)
 
 

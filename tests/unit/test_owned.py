@@ -1,4 +1,4 @@
-"""Nothing is replaced or removed that the program cannot show to be its own, whatever the name and the ending."""
+"""Test that the program replaces and removes nothing that it did not write, for all names and all ends of a run."""
 
 import importlib
 import json
@@ -33,7 +33,7 @@ NAME = "precious"
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """What is at each path below a folder: a link's target, a file's content, or None for a folder."""
+    """Return what is at each path below a folder: a link's target, a file's content, or None for a folder."""
     return {
         str(path): path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -63,7 +63,7 @@ def leave_nothing(_: str) -> None:
     pass
 
 
-# Each ends a run of NAME in its own way.
+# Each function ends a run of NAME in another way.
 
 
 def ends_dry(output: str) -> None:
@@ -101,7 +101,7 @@ def is_evaluation(output: str) -> None:
 
 ENDINGS = (ends_dry, ends_dry_with_force, ends_with_bad_data, ends_well, ends_well_with_force, is_evaluation)
 
-# What somebody else puts below OUTPUT: names of their own, and the program's where it does not expect them.
+# Files of a user below OUTPUT: with their own names, or with the program's names where it does not write them.
 PLACES = (
     NAME,
     f".{NAME}",
@@ -115,7 +115,7 @@ PLACES = (
 
 
 def put(path: Path, kind: str, elsewhere: Path) -> None:
-    with suppress(OSError):  # something is there already, or on the way
+    with suppress(OSError):  # there is already something at the path or above it
         path.parent.mkdir(parents=True, exist_ok=True)
         match kind:
             case "file" if not path.exists():
@@ -149,7 +149,7 @@ KINDS = ("file", "empty folder", "folder", "link to a folder", "link to a file",
     ending=st.sampled_from(ENDINGS),
     on_store=st.booleans(),
 )
-def test_what_somebody_else_has_put_there_stays_as_it_is(
+def test_files_of_users_stay_unchanged(
     before: Callable[[str], None],
     foreign: list[tuple[str, str]],
     ending: Callable[[str], None],
@@ -162,7 +162,7 @@ def test_what_somebody_else_has_put_there_stays_as_it_is(
         elsewhere.mkdir()
         (elsewhere / "file").write_text("mine")
         for where, kind in foreign:
-            if not on_store or "link" not in kind:  # which a store does not have
+            if not on_store or "link" not in kind:  # a store has no links
                 put(output / where, kind, elsewhere)
         with_theirs = snapshot(folder)
         theirs = {path: content for path, content in with_theirs.items() if ours.get(path, ...) != content}
@@ -184,7 +184,7 @@ def test_what_somebody_else_has_put_there_stays_as_it_is(
 
 
 def is_empty(path: str, tree: dict[str, object]) -> bool:
-    """Whether it is a folder that is on an object store only for what is in it, which is nothing."""
+    """Return whether a folder contains no files. Such a folder does not exist on an object store."""
     return tree[path] is None and not any(
         other.startswith(f"{path}/") and content is not None for other, content in tree.items()
     )
@@ -194,8 +194,8 @@ def is_empty(path: str, tree: dict[str, object]) -> bool:
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
 @pytest.mark.parametrize("name", ["git", "venv", "ssh", NAME])
 def test_a_folder_of_somebody_else_is_refused_at_once(tmp_path, monkeypatch, capsys, command, flags, name):
-    """The issue's command lines; were they not refused, the data would be looked for, in vain."""
-    importlib.import_module("mnist_job.pipeline.job")  # here, since matplotlib fills its cache in HOME
+    """If these command lines were not refused, the program would look for data that do not exist."""
+    importlib.import_module("mnist_job.pipeline.job")  # here, because matplotlib writes its cache to HOME
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for folder in (".git", ".venv/bin", ".ssh", NAME):
@@ -220,7 +220,7 @@ def test_a_result_with_a_file_of_the_users_is_refused_before_it_is_replaced_and_
     leave_result(output)
     (tmp_path / NAME / "notes.txt").write_text("mine")
     before = snapshot(tmp_path)
-    ends_well(output)  # it is done already, and nothing is replaced
+    ends_well(output)  # it has already been done, and nothing is replaced
     assert snapshot(tmp_path) == before
     with pytest.raises(UsageError, match=rf"{NAME}/notes\.txt: mnist-job did not write this, .* move it, or take"):
         ends_well_with_force(output)
@@ -267,7 +267,7 @@ def test_a_rename_replaces_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["{}", "store://{}"])
-def test_what_versions_before_markers_left_is_known(tmp_path, place):
+def test_folders_of_versions_without_markers_are_recognized(tmp_path, place):
     output = place.format(tmp_path)
     leave_result(output)
     leave_unfinished(output)
@@ -318,14 +318,14 @@ def test_only_folders_that_the_run_made_and_nobody_uses_are_removed(tmp_path):
 
 
 def test_what_a_run_left_beside_its_folder_when_it_was_killed_is_removed_by_the_next(tmp_path):
-    """Only what has this job's marker, and not what another run may be making at this moment."""
+    """It finds only what has this job's marker, and nothing that another run may be creating now."""
     names = [f".{NAME}.{LATER}.{end}" for end in ("new", "old")]
     marks = {name: Mark(NAME, LATER) for name in names}
     marks |= {f".{NAME}.{RUN}.new": Mark(NAME, RUN), f".other.{RUN}.new": Mark("other", RUN)}
     for name, mark in marks.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / MARKER).write_bytes(mark.to_json())
-    (tmp_path / f".{NAME}.{RUN}.old").mkdir()  # nothing shows whose it is
+    (tmp_path / f".{NAME}.{RUN}.old").mkdir()  # nothing shows who wrote it
     for name in (*names, f".other.{RUN}.new", f".{NAME}.{RUN}.old"):
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / f".{NAME}.20260103T000000Z-0003.new").symlink_to(names[0])
@@ -337,7 +337,7 @@ def test_what_a_run_left_beside_its_folder_when_it_was_killed_is_removed_by_the_
 
 
 def test_what_the_program_writes_is_what_it_may_remove():
-    """A file that a later version writes, and that is missing in the patterns, would be refused as somebody else's."""
+    """If a later version writes a file that the patterns do not contain, it would be refused as a user's file."""
     assert all(map(owned.in_work, (LOCK, RECORD, MARKER, f"{RECORD}.new", f"new/{OUTCOME}.new", f"ray-{RUN}/a/b")))
     assert not any(
         map(owned.in_work, ("ray-mine/", "checkpoints/0000001-mine/", "lock@", "notes.txt", "new/notes.txt"))

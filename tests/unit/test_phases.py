@@ -6,7 +6,7 @@ from mnist_job.phases import Clock
 
 @pytest.fixture
 def now(monkeypatch) -> list[float]:
-    """The time, which a test sets."""
+    """A clock whose time the test sets."""
     at = [100.0]
     monkeypatch.setattr(phases.time, "perf_counter", lambda: at[0])
     return at

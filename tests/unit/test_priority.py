@@ -1,4 +1,4 @@
-"""Threads that yield to others, and stop to when they are waited for. By the scheduler's own word, not by the clock."""
+"""Test threads with low priority, which is raised when others wait for them. The tests ask the scheduler."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ from mnist_job.storage.files import File
 from mnist_job.system import priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads that yield")
-# Where the user who runs the tests may let a thread stop yielding (sched(7)).
+# Whether the user who runs the tests may raise a thread's priority again (sched(7)).
 ALLOWED = os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20
 PATIENCE_SECONDS = 60
 
@@ -31,7 +31,7 @@ def scheduler(thread: int) -> int:
 
 @pytest.fixture
 def yielding():
-    """The ids of a thread that yields, and of one that it has started."""
+    """Yield the ids of a thread with low priority, and of a thread that it has started."""
     ids, end = [], threading.Event()
 
     def child() -> None:

@@ -1,4 +1,4 @@
-"""The configurations of a Prometheus without the operator: promtool takes them, and they find what is to be scraped."""
+"""Test the configurations of a Prometheus without the operator: promtool accepts them, and they find all targets."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.prometheus import Prometheus, discovered
 from tests.unit.test_alerts import promtool
 
 OPS = Path(__file__).parents[2] / "ops"
-OTHERS = [  # pods of the cluster: name, component and the name of a port; the last two are somebody's
+OTHERS = [  # other pods of the cluster: name, component and port name; the last two must not be scraped
     ("kuberay-operator", "kuberay-operator", "http"),
     ("kube-state-metrics", "metrics", "http"),
     ("web", "server", "http"),
@@ -24,7 +24,7 @@ def test_promtool_finds_no_fault_without_kubernetes():
 
 
 def on_kubernetes(folder: Path) -> Path:
-    """The configuration for Kubernetes, its discovery replaced by a file with the chart's pods, running and pending."""
+    """Write the configuration for Kubernetes, but with a file of the chart's pods, running and pending, in it."""
     config = yaml.safe_load((OPS / "prometheus-kubernetes.yaml").read_text())
     config["rule_files"] = [str(OPS / file) for file in config["rule_files"]]
     for job in config["scrape_configs"]:
@@ -33,7 +33,7 @@ def on_kubernetes(folder: Path) -> Path:
     targets: list[dict] = []
     for component, template in render({"metrics": {"pushgateway": {"deploy": {"enabled": True}}}}).pods.items():
         for phase in ("Running", "Pending"):
-            labels = {"ray.io/cluster": "demo-x"} | template["metadata"]["labels"]  # the former is KubeRay's
+            labels = {"ray.io/cluster": "demo-x"} | template["metadata"]["labels"]  # the first is KubeRay's
             metadata = {"name": f"{component}-{phase}", "namespace": "team", "labels": labels}
             pod = {"metadata": metadata, "spec": template["spec"], "status": {"phase": phase}}
             targets += discovered(pod, "127.0.0.1:{}".format)

@@ -1,4 +1,4 @@
-"""Sentences about addresses, of which tests/ray/test_address.py has those that need a head."""
+"""Test the messages about addresses. tests/ray/test_address.py tests those that need a head."""
 
 import resource
 

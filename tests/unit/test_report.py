@@ -1,4 +1,4 @@
-"""The report: all of a run on one page that needs nothing else, whatever the run was like."""
+"""Test the report: it shows all of a run on one page that needs no other files, for all kinds of runs."""
 
 import json
 import re
@@ -29,7 +29,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """What a page holds; an element that is closed in another's place is an error."""
+    """Parses a page. An element that is closed at the wrong place is an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def plots(self) -> list[str]:
-        """What each plot says of itself."""
+        """Return the description of each plot."""
         return [svg["aria-label"] for svg in self.all("svg") if svg["role"] == "img"]
 
 
@@ -105,7 +105,7 @@ def test_everything_that_is_known_of_a_run_is_in_it():
     assert [f"{row.learning_rate:.3g}" in rate for row in (first, last)] == [True, True]
     assert "4 classes" in confusion
     assert f"{min(measured.recall):.4f}" in recall
-    assert f"{sum(ended.phases.values()):.1f} in all" in time
+    assert f"{sum(ended.phases.values()):.1f} in total" in time
     for row in measured.confusion:
         assert all(str(count) in page.words for count in row)
     for text in (*PHASES.values(), *ended.identity.versions, *ended.identity.versions.values()):
@@ -217,13 +217,13 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2's."""
+    """Return the contrast by the formula of WCAG 2."""
     dark, light = sorted(map(luminance, (one, other)))
     return (light + 0.05) / (dark + 0.05)
 
 
 def mixed(colour: tuple[float, ...], page: str) -> str:
-    """What a cell of the confusion matrix shows where it is strongest."""
+    """Return what a cell of the confusion matrix shows if its colour is strongest."""
     below = (int(page[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return "#" + "".join(
         f"{round(255 * (plots.MOST_OPAQUE * a + (1 - plots.MOST_OPAQUE) * b)):02x}"
@@ -243,7 +243,7 @@ def test_its_colours_have_the_contrast_of_wcag_aa(theme):
         assert contrast(colours["ink"], mixed(cell, colours["page"])) >= 4.5
 
 
-def test_what_it_is_given_is_escaped():
+def test_text_from_outside_is_escaped():
     config = JobConfig(data=f"{SCRIPT}.npz", output=f"{SCRIPT}<svg onload=x>\"'", epochs=3)
     identity = Identity.of(config)
     identity = replace(identity, version=SCRIPT, versions={SCRIPT: SCRIPT}, data_sha256=SCRIPT)
@@ -267,7 +267,7 @@ def test_it_is_the_same_again_from_the_outcome_s_file():
 
 
 def parsed(words: list[str], monkeypatch) -> JobConfig | EvaluateConfig:
-    """The settings that the program would run with."""
+    """Return the settings that the program would use."""
     taken = []
     with monkeypatch.context() as patch:
         for name in ("run", "evaluate"):
@@ -360,7 +360,7 @@ def test_an_outcome_of_before_is_read():
     assert Page(report.render(former)).all("img") == []
 
 
-def test_what_nobody_recorded_of_the_training_is_not_made_up():
+def test_missing_figures_of_the_training_are_not_invented():
     words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
     assert "workers not known" in words
     assert "restarted" not in words

@@ -1,4 +1,4 @@
-"""Models that users bring: evaluated as they are, or refused in one line that names them and the reason."""
+"""Test models of users: they are evaluated unchanged, or refused with one line that has their path and the reason."""
 
 import zipfile
 
@@ -97,7 +97,7 @@ def test_these_are_evaluated(tmp_path, kind):
 
 
 class Mine(keras.layers.Layer):
-    """A layer of a user's own."""
+    """A user's own layer."""
 
     def call(self, x):
         return x

@@ -1,4 +1,4 @@
-"""The model of a step's time that ops/benchmark/scaling.md speaks of."""
+"""Test the model of the time of a step, which ops/benchmark/scaling.md describes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Private parts of Ray: in one place, known to fit the installed Ray, and done without where they do not."""
+"""Test the private parts of Ray: used in one place, checked against the installed Ray, not used if they do not fit."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The validation split: of any labels, each image in one part, each class in its proportion, always the same."""
+"""Test the validation split: for all labels, each image is in one part, each class has its share, always the same."""
 
 import itertools
 import tracemalloc
@@ -18,7 +18,7 @@ sizes = st.lists(st.integers(0, 60), min_size=2, max_size=12).filter(lambda n: s
 
 @st.composite
 def labelled(draw):
-    """Labels in any order, how many are held, and a seed; at least one of each class can stay."""
+    """Labels in any order, the number of validation images, and a seed. At least one image of each class can stay."""
     images = draw(sizes)
     labels = np.repeat(np.arange(len(images), dtype=np.int32), images)
     labels = np.random.default_rng(draw(st.integers(0, 9))).permutation(labels) if draw(st.booleans()) else labels
@@ -36,14 +36,14 @@ def test_each_class_gives_its_share_within_one_image_and_keeps_at_least_one(exam
     assert rows.tolist() == sorted(rows.tolist())
     images, given_away = (np.bincount(some, minlength=labels.max() + 1) for some in (labels, labels[rows]))
     assert (given_away <= np.maximum(images - 1, 0)).all()
-    # Of a class that can give its share, the rounded proportion; a class that cannot leaves the rest to the others.
+    # A class that can give its share gives the rounded proportion. If a class cannot, the others give the rest.
     full = given_away == np.maximum(images - 1, 0)
     whole = images * held / len(labels)
     if (whole[images > 0] <= (images - 1)[images > 0]).all():
         assert (np.abs(given_away - whole) < 1).all()
     assert (given_away > whole - 1)[~full].all()
     for one, other in itertools.combinations(np.flatnonzero(~full), 2):
-        # There is one proportion that both are rounded from.
+        # There is one proportion from which both are rounded.
         low = max((given_away[i] - 1) / images[i] for i in (one, other))
         high = min((given_away[i] + 1) / images[i] for i in (one, other))
         assert low < high
@@ -58,7 +58,7 @@ def test_rows_are_exchanged_in_place_and_all_the_others_stay(example):
     moved, moved_labels = images.copy(), labels.copy()
     rows = split.stratified(labels, held, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split, "EXCHANGE_BYTES", 20)  # some exchanges, not one
+        patch.setattr(split, "EXCHANGE_BYTES", 20)  # several exchanges instead of one
         split.move_to_end(moved, moved_labels, rows)
     at = len(labels) - held
     origin = moved[:, 0, 0].astype(int) + 256 * moved[:, 0, 1].astype(int)
@@ -84,7 +84,7 @@ def test_another_seed_draws_others():
 
 
 def test_the_draw_is_not_the_order_of_an_epoch():
-    """Both are permutations by the seed, of numbers that could be the same."""
+    """Both are permutations that the seed determines. Their numbers could be equal."""
     labels = np.zeros(1000, np.int32)
     for epoch in range(3):
         order = np.random.default_rng((7, epoch)).permutation(1000)
@@ -102,7 +102,7 @@ def test_the_tail_is_keras_s(images, fraction):
 
 @pytest.fixture
 def sorted_npz(npz, arrays):
-    """Data sorted by class: the end holds class 2 alone."""
+    """The data are sorted by class: the end contains only class 2."""
     order = np.argsort(arrays["y_train"], kind="stable")
     arrays["x_train"], arrays["y_train"] = arrays["x_train"][order], arrays["y_train"][order]
     return npz(x_train=arrays["x_train"], y_train=arrays["y_train"]), arrays

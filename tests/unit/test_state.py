@@ -1,4 +1,4 @@
-"""What runs of the same name have left: gone on with, known to be done, or refused with what differs."""
+"""Test what a run does with what runs of the same name have left: resume it, deliver it again, or refuse it."""
 
 import json
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_a_dry_run_writes_nothing(folder):
     assert folder.read(f"{folder.work}/run.json") is None
 
 
-def test_an_unfinished_run_is_gone_on_with(unfinished):
+def test_an_unfinished_run_is_resumed(unfinished):
     assert settle(unfinished, record()) is None
     assert unfinished.has_checkpoints()
 
@@ -88,7 +88,7 @@ def test_another_run_is_refused_with_what_differs_unless_forced(request, state_o
 
 
 @pytest.mark.parametrize("state_of", ["unfinished", "finished"])
-def test_what_was_left_before_there_were_two_splits_took_the_tail(folder, state_of):
+def test_old_runs_without_a_recorded_split_used_the_tail(folder, state_of):
     former = CONFIG.model_copy(update={"validation_fraction": 0.2}).model_dump(mode="json")
     del former["validation_split"]
     ended = outcome(identity=replace(Identity.of(CONFIG), config=former, data_sha256="ab"))
@@ -108,7 +108,7 @@ def test_what_cannot_change_the_result_may_differ(finished):
     assert settle(folder, record(**changes)) == ended
 
 
-def test_a_forced_run_that_was_lost_is_gone_on_with_and_not_forgotten_for_the_old_result(finished):
+def test_a_forced_run_that_was_lost_is_resumed_in_spite_of_the_old_result(finished):
     folder, _ = finished
     settle(folder, record(), force=True)
     folder.filesystem.create_dir(folder.checkpoints)
@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_after_its_result_was_there_is_finished(finished):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"run": "1", "record": {}}', None])
-def test_damaged_state_is_refused_and_not_begun_anew(unfinished, content):
+def test_damaged_state_is_refused_and_starts_no_new_run(unfinished, content):
     path = f"{unfinished.work}/run.json"
     unfinished.filesystem.delete_file(path)
     if content is not None:

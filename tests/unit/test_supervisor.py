@@ -1,4 +1,4 @@
-"""The parent of a run, over children that die in every way; the driver's stand-in is a few lines of Python."""
+"""Test the supervising parent, with children that die in every way. A few lines of Python stand for the driver."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ sys.exit(cli._concluded(command, log, as_document={document}))
 def program(
     work: str, *, document: bool = False, dry_run: bool = False, before: str = "", **settings: object
 ) -> list[str]:
-    """A program whose driver does `work`."""
+    """Return a program whose driver does `work`."""
     indented = "\n".join(f"    {line}" for line in work.splitlines())
     script = PRELUDE.format(work=indented, settings=settings, document=document, dry_run=dry_run, before=before)
     return [sys.executable, "-c", script]
@@ -62,7 +62,7 @@ def ended(work: str, cwd: Path, **options: object) -> subprocess.CompletedProces
 
 
 def started(work: str, cwd: Path, **options: object) -> tuple[subprocess.Popen[str], list[str]]:
-    """The program, and what its driver said when it was `ready`: its id, its TMPDIR, and more."""
+    """Start the program. Yield it, and what its driver printed when it was `ready`: its id, its TMPDIR, and more."""
     process = subprocess.Popen(
         program(work, **options),
         cwd=cwd,
@@ -161,7 +161,7 @@ def test_nothing_that_a_driver_has_started_outlives_it(tmp_path, last):
 
 
 def test_a_process_that_was_there_before_is_left_alone(tmp_path):
-    """As of a shell that has become the program by `exec`."""
+    """A shell starts another process, and then replaces itself with the program by `exec`."""
     command = ["sh", "-c", 'sleep 1000 >&- 2>&- & echo $!; exec "$@"', "sh", *program("os._exit(1)")]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert result.returncode == 4
@@ -201,7 +201,7 @@ def test_the_third_interrupt_ends_a_driver_that_hears_none(tmp_path):
     assert not Path(folder).exists()
 
 
-def test_a_driver_that_does_not_hear_its_timeout_is_ended_as_what_it_was_doing(tmp_path):
+def test_a_driver_that_ignores_its_timeout_ends_with_the_code_of_its_stage(tmp_path):
     work = "tell(stage='TrainingError')\nready()\ntime.sleep(1000)"
     result = ended(work, tmp_path, timeout=0.1, before="supervisor.DEAF_SECONDS = 0")
     sentence = "mnist-job: --timeout 0.1: the run took longer, and did not stop when it was interrupted\n"
@@ -213,10 +213,10 @@ def test_a_driver_that_does_not_hear_its_timeout_is_ended_as_what_it_was_doing(t
     "before", ["pass", "from mnist_job.system import processes; processes._prctl = lambda *_: False"]
 )
 def test_a_driver_ends_with_its_parent_and_the_next_run_clears_up(tmp_path, before):
-    """By the kernel; by a thread, on systems whose kernel does not."""
+    """The kernel does this, or a thread on systems whose kernel cannot."""
     process, (driver, folder) = started("ready()\ntime.sleep(1000)", tmp_path, before=before)
     process.kill()
-    process.communicate(timeout=WAIT_SECONDS)  # until the driver, too, has closed its standard output
+    process.communicate(timeout=WAIT_SECONDS)  # until the driver has also closed its standard output
     psutil.wait_procs([psutil.Process(int(driver))] if psutil.pid_exists(int(driver)) else [], WAIT_SECONDS)
     assert Path(folder).exists()
     assert ended("pass", tmp_path).returncode == 0
@@ -236,7 +236,7 @@ def test_a_terminal_gets_its_cursor_back(tmp_path):
 
 
 def a_local_ray(threads: int) -> str:
-    """A driver of many threads, and what stands for its GCS; it ends with the driver, as Ray's does."""
+    """Return a driver with many threads, and a process in the place of its GCS, which ends with it as Ray's does."""
     return f"""
 import shutil, threading
 from mnist_job.system import processes

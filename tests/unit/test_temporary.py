@@ -1,4 +1,4 @@
-"""Private temporary folders: one for a process and its children, gone at the end, and nothing else touched."""
+"""Test private temporary folders: one for a process and its children, removed at the end; nothing else is touched."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from mnist_job.system import temporary
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """The temporary folder, as TMPDIR names it."""
+    """Return the temporary folder that TMPDIR names."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
@@ -23,7 +23,7 @@ def made(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
-def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
+def test_temporary_files_are_in_one_folder_that_is_removed(place):
     with temporary.private() as folder:
         with tempfile.NamedTemporaryFile(delete=False) as file, temporary.private() as inner:
             assert inner == folder == Path(file.name).parent == Path(os.environ["TMPDIR"])
@@ -38,7 +38,7 @@ def test_what_is_made_meanwhile_lies_in_one_folder_that_goes(place):
 
 
 def abandon(place: Path) -> Path:
-    """The folder of a process that was killed."""
+    """Return the folder of a process that was killed."""
     script = (
         "import os; from mnist_job.system import temporary\n"
         "with temporary.private() as it: print(it, flush=True); os._exit(1)"
@@ -47,7 +47,7 @@ def abandon(place: Path) -> Path:
     return Path(left.stdout.strip())
 
 
-def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(place):
+def test_folders_of_killed_processes_are_removed_and_those_in_use_stay(place):
     folder = abandon(place)
     (folder / "session/logs").mkdir(parents=True)
     (folder / "session/logs/raylet.out").write_text("")

@@ -1,4 +1,4 @@
-"""Event files as TensorBoard reads them: what a run in progress writes, and what is published."""
+"""Test event files with TensorBoard's own reader: those of a run in progress, and those that are published."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ Point = tuple[str, int, float]
 
 
 def epoch(number: int) -> Epoch:
-    """Whose figures are exact in float32, as TensorBoard keeps them."""
+    """An epoch whose figures are exact in float32, in which TensorBoard stores them."""
     return Epoch(number, 0.5 / number, 0.25, 0.75, 0.125, 1.5, train_accuracy=0.625)
 
 
@@ -28,12 +28,12 @@ def progress(number: int, step: int) -> Progress:
 
 @pytest.fixture(params=["disk", "store"])
 def output(request, tmp_path) -> str:
-    """A place on a disk, and on a file system that is treated as a remote one."""
+    """Return a place on a disk, and on a file system that is treated as a remote one."""
     return str(tmp_path / "runs") if request.param == "disk" else f"store://{tmp_path}/runs"
 
 
 def read(folder: Path) -> tuple[list[Point], list[int]]:
-    """All scalars of one of TensorBoard's runs, file by file, and the steps from which each replaces those before."""
+    """Return all scalars of a run of TensorBoard, file by file, and the steps from which a file replaces others."""
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     events = [event for file in files for event in tf.compat.v1.train.summary_iterator(str(file))]
     assert [event.file_version for event in events if event.file_version] == ["brain.Event:2"] * len(files)
@@ -85,9 +85,9 @@ def test_they_can_be_read_while_they_grow(output, tmp_path, monkeypatch):
     assert seen == [[5, 5], [5, 5, 6, 6]]
 
 
-def test_what_goes_on_after_a_loss_or_in_another_process_is_another_file(output, tmp_path):
+def test_a_restart_or_another_process_starts_a_new_file(output, tmp_path):
     with RunFolder.opened(output, "job", RUN) as folder:
-        folder.filesystem.create_dir(folder.checkpoints)  # else the folder is not kept
+        folder.filesystem.create_dir(folder.checkpoints)  # with it, the folder is kept
         with EventFiles.opened(folder, Log()) as files:
             for entry in (START, progress(1, 10), epoch(1), progress(2, 9), Restart("lost"), START, progress(2, 3)):
                 files.show(entry)
@@ -118,11 +118,11 @@ def test_a_run_that_recorded_nothing_has_none(output, tmp_path):
     assert [path.name for path in (tmp_path / "runs/job").glob("[!.]*")] == [OUTCOME]
 
 
-def test_what_cannot_be_written_is_said_once_and_made_up_for_later(tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_once_and_repeated_later(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "COPYING", 1e9)
     said = io.StringIO()
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
-        (tmp_path / ".job/tensorboard").touch()  # in the way
+        (tmp_path / ".job/tensorboard").touch()  # a file at the path of the folder
         with EventFiles.opened(folder, Log(said)) as files:
             files.show(progress(1, 5))
             files.show(progress(1, 6))

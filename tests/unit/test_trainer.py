@@ -1,4 +1,4 @@
-"""How the loss of a worker is told: one sentence, of the worker that was lost first."""
+"""Test how the loss of a worker is reported: one sentence, about the worker that was lost first."""
 
 import pytest
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError

@@ -1,4 +1,4 @@
-"""ops/walkthroughs.md: what it tells to type is what tests/e2e/test_walkthroughs.py runs."""
+"""Check that tests/e2e/test_walkthroughs.py runs all commands of ops/walkthroughs.md."""
 
 import ast
 import os
@@ -15,13 +15,13 @@ from tests.e2e.kube import merge
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "ops/walkthroughs.md"
-NOT_RUN = {"kind"}  # it makes the cluster, and the document says that it is not run
+NOT_RUN = {"kind"}  # it creates the cluster; the document says that the tests do not run it
 IMAGE = {"IMAGE": "registry.example.com/mnist-job", "TAG": "0.1.0"}
 FENCED = re.compile(r"(?:^<!-- block: (?P<name>.+?) -->\n)?^```(?P<language>\w+)\n.*?^```$", re.M | re.S)
 
 
 def commands() -> list[str | None]:
-    """The names of all blocks of commands; None for one without."""
+    """Return the names of all blocks of commands; None for a block without a name."""
     return [found["name"] for found in FENCED.finditer(DOCUMENT.read_text()) if found["language"] == "sh"]
 
 
@@ -31,7 +31,7 @@ def test_every_command_is_run_on_a_cluster():
     assert len(commands()) == len(set(commands()))
     assert set(commands()) - strings == NOT_RUN
     assert not NOT_RUN & strings
-    assert "**that block alone is not run by the tests.**" in DOCUMENT.read_text()
+    assert "**only that block is not run by the tests.**" in DOCUMENT.read_text()
 
 
 @pytest.mark.parametrize("name", ["gpu", "nightly"])

@@ -71,7 +71,7 @@ and in upper case, programs prefer the one in lower case.
 {{- end }}
 {{- end }}
 
-{{/* Connections that the NetworkPolicies may block, because the values do not tell their ports. One sentence each. */}}
+{{/* Ports that the NetworkPolicies may block, because the values do not contain them: a list of descriptions. */}}
 {{- define "mnist-job.unknownPorts" -}}
 {{- $unknown := list }}
 {{- if .Values.networkPolicy.enabled }}

@@ -96,8 +96,8 @@ The resources of a container with that volume, plus a request and a limit of eph
 {{- end }}
 
 {{/*
-The template of a Ray pod. (list . "worker" $group): `group` has its resources and its rules for nodes.
-The label app.kubernetes.io/name is not set: KubeRay sets it, and the head's Service selects by it.
+The template of a Ray pod. (list . "worker" $group): `group` contains its resources and its rules for nodes.
+The label app.kubernetes.io/name is not set: KubeRay sets it, and the head's Service selects pods by it.
 */}}
 {{- define "mnist-job.rayPod" -}}
 {{- $root := index . 0 }}

@@ -12,12 +12,15 @@ together. (The rules for single values are in values.schema.json.)
 {{- end }}
 {{- end }}
 
-{{/* Faults of the cluster: missing APIs. */}}
+{{/* The APIs of the cluster. */}}
 {{- define "mnist-job.apiVersions" -}}
 {{ toJson .Capabilities.APIVersions }}
 {{- end }}
 
-{{/* The missing APIs. Every API server has apiregistration.k8s.io; `helm template` and `helm lint` do not ask any. */}}
+{{/*
+Faults of the cluster: missing APIs. Every API server has apiregistration.k8s.io. If it is missing, there is no API
+server: `helm template` or `helm lint` renders the chart.
+*/}}
 {{- define "mnist-job.faults.cluster" -}}
 {{- $apis := include "mnist-job.apiVersions" . | fromJsonArray }}
 {{- if has "apiregistration.k8s.io/v1" $apis }}
@@ -29,19 +32,19 @@ together. (The rules for single values are in values.schema.json.)
 {{- $kueue := or (has "kueue.x-k8s.io/v1beta2" $apis) (has "kueue.x-k8s.io/v1beta1" $apis) }}
 {{- if and (eq .Values.scheduling.provider "kueue") (not $kueue) }}
 - >-
-  scheduling.provider: the cluster has no Kueue, so that the job would run without waiting for quota; install it
-  (https://kueue.sigs.k8s.io), or set none
+  scheduling.provider: the cluster has no Kueue, so the job would not wait for quota; install it
+  (https://kueue.sigs.k8s.io), or set scheduling.provider=none
 {{- end }}
 {{- if and (eq .Values.scheduling.provider "volcano") (not (has "scheduling.volcano.sh/v1beta1" $apis)) }}
 - >-
-  scheduling.provider: the cluster has no Volcano, so that no pod would be scheduled; install it
-  (https://volcano.sh), or set none
+  scheduling.provider: the cluster has no Volcano, so no pod would be scheduled; install it (https://volcano.sh), or set
+  scheduling.provider=none
 {{- end }}
 {{- $monitoring := or .Values.metrics.podMonitor.enabled .Values.metrics.prometheusRule.enabled }}
 {{- if and $monitoring (not (has "monitoring.coreos.com/v1" $apis)) }}
 - >-
-  metrics.podMonitor, metrics.prometheusRule: the cluster has no Prometheus Operator, whose kinds these are; install it,
-  or disable them
+  metrics.podMonitor, metrics.prometheusRule: the cluster has no Prometheus Operator, which they need; install it, or
+  disable them
 {{- end }}
 {{- end }}
 {{- end }}
@@ -54,42 +57,42 @@ together. (The rules for single values are in values.schema.json.)
 {{- $resource := include "mnist-job.gpuResource" $group }}
 {{- if not (hasPrefix "nvidia.com/" $resource) }}
 - >-
-  workerGroups.{{ $name }}.gpuResource: {{ $resource }} is not NVIDIA's, and TensorFlow in the image computes on no other
-  accelerators; set nvidia.com/gpu or a MIG slice (nvidia.com/mig-1g.5gb), or train on CPUs
+  workerGroups.{{ $name }}.gpuResource: {{ $resource }} is not NVIDIA's, and TensorFlow in the image can use only
+  NVIDIA's GPUs; set nvidia.com/gpu or a MIG slice (nvidia.com/mig-1g.5gb), or train on CPUs
 {{- else if and (contains "/mig-" $resource) (gt (int $group.gpus) 1) }}
 - >-
-  workerGroups.{{ $name }}.gpus: CUDA shows a process one MIG slice of a pod, and these are {{ $group.gpus }}; set
-  workerGroups.{{ $name }}.gpus=1, and more replicas
+  workerGroups.{{ $name }}.gpus: a pod can use only one MIG slice, because CUDA shows only one to a process, but gpus is
+  {{ $group.gpus }}; set workerGroups.{{ $name }}.gpus=1, and more replicas
 {{- else if and (ne $resource "nvidia.com/gpu") (not $group.gpus) }}
 - >-
-  workerGroups.{{ $name }}.gpuResource: {{ $resource }} means nothing without GPUs; set workerGroups.{{ $name }}.gpus
+  workerGroups.{{ $name }}.gpuResource: {{ $resource }} has no effect without GPUs; set workerGroups.{{ $name }}.gpus
 {{- end }}
 {{- if gt (include "mnist-job.minReplicas" $group | int) (include "mnist-job.maxReplicas" $group | int) }}
 - >-
-  workerGroups.{{ $name }}: the fewest pods ({{ include "mnist-job.minReplicas" $group }}) are more than the most
-  ({{ include "mnist-job.maxReplicas" $group }}); set minReplicas and maxReplicas, where null means replicas
+  workerGroups.{{ $name }}: minReplicas ({{ include "mnist-job.minReplicas" $group }}) is greater than maxReplicas
+  ({{ include "mnist-job.maxReplicas" $group }}); change one of them (null means replicas)
 {{- end }}
 {{- end }}
 {{- if and $with $without }}
 - >-
-  workerGroups: {{ join ", " $with }} with GPUs, {{ join ", " $without }} without; one run trains on either, so give all
-  groups GPUs, or none (workerGroups.NAME=null removes a group)
+  workerGroups: some groups have GPUs ({{ join ", " $with }}), others have none ({{ join ", " $without }}); give GPUs to
+  all groups, or to none (workerGroups.NAME=null removes a group)
 {{- end }}
 {{- $tag := .Values.image.tag | default .Chart.AppVersion }}
 {{- if and $with (not .Values.image.digest) (not (hasSuffix "-gpu" $tag)) }}
 - >-
-  image.tag: workerGroups.{{ first $with }} has GPUs, and {{ $tag }} names an image without CUDA; set
+  image.tag: workerGroups.{{ first $with }} has GPUs, but {{ $tag }} names an image without CUDA; set
   image.tag={{ $tag }}-gpu, or image.digest
 {{- end }}
 {{- if and .Values.settings.evaluate_on_gpu (not $with) }}
 - >-
-  settings.evaluate_on_gpu: no group of workerGroups has GPUs; give one gpus, or leave the evaluation on the CPU
+  settings.evaluate_on_gpu: no group of workerGroups has GPUs; set gpus of a group, or evaluate on the CPU
 {{- end }}
 {{- $workers := get (include "mnist-job.settings" . | fromYaml) "workers" | toString | splitList ":" | last }}
 {{- if lt (int .Values.settings.batch_size) (int $workers) }}
 - >-
   settings.batch_size: {{ .Values.settings.batch_size }} is less than one image for each of the {{ $workers }} training
-  processes of workerGroups; raise it, or take fewer
+  processes of workerGroups; raise it, or use fewer processes
 {{- end }}
 {{- end }}
 
@@ -112,10 +115,10 @@ together. (The rules for single values are in values.schema.json.)
 {{- if and (contains "/" $resource) (regexMatch "gpu|/mig-|cuda|tpu|npu|hpu|xpu|dcu|gcu|mlu|neuron|gaudi|ascend|fpga|qaic|^amd.com/|^habana.ai/" (lower $resource)) }}
 - >-
   {{ $who }}.resources.{{ $list }}: {{ $resource }}
-  {{- if not (hasPrefix "workerGroups." $who) }} would be reserved and not used, as only workers compute on GPUs; leave it out
-  {{- else if hasPrefix "nvidia.com/" $resource }} alone would train on the CPU; set {{ $who }}.gpus
-  {{- if ne $resource "nvidia.com/gpu" }} and {{ $who }}.gpuResource{{ end }} in its place
-  {{- else }} would be reserved and not used, as TensorFlow in the image computes on NVIDIA's GPUs alone; leave it out
+  {{- if not (hasPrefix "workerGroups." $who) }} would be reserved but not used, because only workers use GPUs; remove it
+  {{- else if hasPrefix "nvidia.com/" $resource }} would be reserved, but the training would use the CPU; set {{ $who }}.gpus
+  {{- if ne $resource "nvidia.com/gpu" }} and {{ $who }}.gpuResource{{ end }} instead
+  {{- else }} would be reserved but not used, because TensorFlow in the image can use only NVIDIA's GPUs; remove it
   {{- end }}
 {{- end }}
 {{- end }}
@@ -124,15 +127,16 @@ together. (The rules for single values are in values.schema.json.)
 {{- $request := dig "requests" $resource "" $resources }}
 {{- if and $request (gt (include "mnist-job.number" $request | float64) (include "mnist-job.number" $limit | float64)) }}
 - >-
-  {{ $who }}.resources: {{ $resource }} is requested ({{ $request }}) beyond its limit ({{ $limit }}), which Kubernetes
-  refuses; raise the limit, or lower the request
+  {{ $who }}.resources: the request of {{ $resource }} ({{ $request }}) is greater than its limit ({{ $limit }}), which
+  Kubernetes refuses; raise the limit, or lower the request
 {{- end }}
 {{- end }}
 {{- $disk := dig "requests" "ephemeral-storage" "0" $resources }}
 {{- $most := dig "limits" "ephemeral-storage" $root.Values.tmpSizeLimit $resources }}
 {{- if and (not (dig "limits" "ephemeral-storage" "" $resources)) (gt (include "mnist-job.number" $disk | float64) (include "mnist-job.number" $most | float64)) }}
 - >-
-  {{ $who }}.resources.requests: ephemeral-storage ({{ $disk }}) is more than tmpSizeLimit ({{ $most }}); raise that
+  {{ $who }}.resources.requests: ephemeral-storage ({{ $disk }}) is greater than tmpSizeLimit ({{ $most }}); raise
+  tmpSizeLimit, or lower the request
 {{- end }}
 {{- end }}
 {{- end }}
@@ -141,18 +145,18 @@ together. (The rules for single values are in values.schema.json.)
 {{- $data := .Values.settings.data }}
 {{- if not (or (has $data (list "mnist" "digits")) (hasPrefix "/" $data) (contains "://" $data)) }}
 - >-
-  settings.data: {{ $data }} is relative, to no folder that the pods share; use mnist, digits, a path (/storage/... on
-  the volume) or a URI
+  settings.data: {{ $data }} is a relative path, and the pods share no current folder; use mnist, digits, an absolute
+  path (/storage/... on the volume) or a URI
 {{- end }}
 {{- if regexMatch "^[^/]*://[^/]*@" $data }}
 - >-
-  settings.data: holds a password, which everybody could read in the ConfigMap; put it into the Secret that
+  settings.data: it contains a password, which would be readable in the ConfigMap; put it into the Secret that
   storage.credentialsSecret names
 {{- end }}
 {{- with .Values.storage }}
 {{- if and .uri .persistentVolumeClaim.existingClaim }}
 - >-
-  storage: uri and persistentVolumeClaim.existingClaim are both set, and results go to one place; empty one of them
+  storage: uri and persistentVolumeClaim.existingClaim are both set, but results go to only one place; unset one of them
 {{- end }}
 {{- if not (or .uri .persistentVolumeClaim.existingClaim .persistentVolumeClaim.create) }}
 - >-
@@ -161,7 +165,7 @@ together. (The rules for single values are in values.schema.json.)
 {{- end }}
 {{- if and .credentialsSecret (not .uri) (not (contains "://" $data)) }}
 - >-
-  storage.credentialsSecret: neither storage.uri nor settings.data is a URI, so that nothing asks for credentials; empty
+  storage.credentialsSecret: neither storage.uri nor settings.data is a URI, so nothing would use the credentials; unset
   it
 {{- end }}
 {{- end }}
@@ -171,23 +175,23 @@ together. (The rules for single values are in values.schema.json.)
 {{- range .Values.env }}
 {{- if hasPrefix "MNIST_JOB_" .name }}
 - >-
-  env: {{ .name }} would change a run without starting it anew; set
-  settings.{{ trimPrefix "MNIST_JOB_" .name | lower }} in its place
+  env: {{ .name }} would change a setting, but would not start a new run; set
+  settings.{{ trimPrefix "MNIST_JOB_" .name | lower }} instead
 {{- end }}
 {{- end }}
 {{- range $place := list "labels" "podLabels" }}
 {{- range $key := list "name" "instance" "component" "created-by" }}
 {{- if hasKey (get $.Values $place) (printf "app.kubernetes.io/%s" $key) }}
 - >-
-  {{ $place }}: app.kubernetes.io/{{ $key }} is what Services and NetworkPolicies select pods by; choose another key
+  {{ $place }}: Services and NetworkPolicies select pods by app.kubernetes.io/{{ $key }}; choose another key
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.limits }}
 {{- if ge (int .preRunningDeadlineSeconds) (int .activeDeadlineSeconds) }}
 - >-
-  limits.preRunningDeadlineSeconds: {{ .preRunningDeadlineSeconds }} would never be reached, as activeDeadlineSeconds
-  ({{ .activeDeadlineSeconds }}) counts from the same moment; lower it
+  limits.preRunningDeadlineSeconds: {{ .preRunningDeadlineSeconds }} would never be reached, because
+  activeDeadlineSeconds ({{ .activeDeadlineSeconds }}) counts from the same moment; lower it
 {{- end }}
 {{- end }}
 {{- end }}
@@ -197,19 +201,20 @@ together. (The rules for single values are in values.schema.json.)
 {{- $port := int .port }}
 {{- if or (has $port (list 6379 8080 8265 44217 44227 52365)) (and (ge $port 10001) (le $port 19999)) }}
 - >-
-  metrics.port: Ray uses {{ $port }} itself; choose another, such as 8000
+  metrics.port: Ray itself uses port {{ $port }}; choose another port, such as 8000
 {{- end }}
 {{- $unit := dict "s" 1 "m" 60 "h" 3600 }}
 {{- $least := mul 2 (regexFind "^[0-9]+" .podMonitor.interval) (get $unit (regexFind "[smh]$" .podMonitor.interval)) }}
 {{- $ttl := int $.Values.limits.ttlSecondsAfterFinished }}
 {{- if and .podMonitor.enabled (eq $.Values.mode "job") (lt $ttl (int $least)) }}
 - >-
-  limits.ttlSecondsAfterFinished: {{ $ttl }} s are less than two scrapes (metrics.podMonitor.interval:
-  {{ .podMonitor.interval }}), so that the outcome could be missed; raise it to {{ $least }} or more
+  limits.ttlSecondsAfterFinished: {{ $ttl }} s is less than the time of two scrapes (metrics.podMonitor.interval:
+  {{ .podMonitor.interval }}), so Prometheus could miss the outcome; raise it to {{ $least }} or more
 {{- end }}
 {{- if and .pushgateway.url .pushgateway.deploy.enabled }}
 - >-
-  metrics.pushgateway: url and deploy.enabled are both set, and the outcome is pushed to one place; choose
+  metrics.pushgateway: url and deploy.enabled are both set, but the outcome is pushed to only one place; unset one of
+  them
 {{- end }}
 {{- end }}
 {{- end }}
@@ -218,36 +223,36 @@ together. (The rules for single values are in values.schema.json.)
 {{- with .Values.scheduling }}
 {{- if and .queue (eq .provider "none") }}
 - >-
-  scheduling.queue: {{ .queue }} means nothing without scheduling.provider; set kueue, volcano or yunikorn
+  scheduling.queue: {{ .queue }} has no effect without scheduling.provider; set it to kueue, volcano or yunikorn
 {{- end }}
 {{- if and (not .queue) (has .provider (list "kueue" "yunikorn")) }}
 - >-
-  scheduling.queue: {{ .provider }} needs the name of one
+  scheduling.queue: {{ .provider }} needs the name of a queue
 {{- end }}
 {{- if and (eq .provider "kueue") (include "mnist-job.autoscaling" $) }}
 - >-
-  workerGroups: Kueue admits all pods at once, and no job with Ray's autoscaler; set maxReplicas as minReplicas, or
-  leave both out
+  workerGroups: Kueue admits all pods of a job at once, so it admits no job with Ray's autoscaler; set minReplicas and
+  maxReplicas to the same number, or unset both
 {{- end }}
 {{- if eq .provider "kueue" }}
 {{- /* Kueue admits at most 8 sets of pods together. The head is one of them, and a job's submitter is another. */}}
 {{- $most := eq $.Values.mode "job" | ternary 6 7 }}
 {{- if gt (len $.Values.workerGroups) $most }}
 - >-
-  workerGroups: Kueue admits at most {{ $most }} groups at once, and these are {{ len $.Values.workerGroups }}; merge
-  some
+  workerGroups: Kueue admits at most {{ $most }} groups at once, but there are {{ len $.Values.workerGroups }}; merge some
 {{- end }}
 {{- range list "head" "submitter" }}
 {{- if hasKey $.Values.workerGroups . }}
 - >-
-  workerGroups.{{ . }}: Kueue has this name for pods of its own; choose another
+  workerGroups.{{ . }}: Kueue uses this name for other pods of the job; choose another name
 {{- end }}
 {{- end }}
 {{- end }}
 {{- if and (eq .provider "yunikorn") (include "mnist-job.oneNode" $) }}
 - >-
-  scheduling.provider: YuniKorn reserves places by pods without this release's labels, which the affinity to the node of
-  a ReadWriteOnce volume does not hold together; use storage.uri, or a claim whose accessModes have ReadWriteMany
+  scheduling.provider: YuniKorn reserves resources with placeholder pods, which do not have this release's labels, so
+  nothing puts them all on the one node that can mount a ReadWriteOnce volume; use storage.uri, or a claim whose
+  accessModes contain ReadWriteMany
 {{- end }}
 {{- end }}
 {{- end }}

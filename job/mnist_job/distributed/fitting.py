@@ -38,20 +38,20 @@ def quick_trainer() -> Callable[..., DataParallelTrainer] | None:
 
 
 class _Watch(UserCallback):
-    """Ray Train calls this in its controller. It retries a refusal, too, which does not help and is not told."""
+    """Ray Train calls this in its controller. It also retries a refusal, which does not help and is not reported."""
 
     def __init__(self, on_loss: OnLoss, max_failures: int) -> None:
         self._on_loss, self._left = on_loss, max_failures
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Tell of workers that were lost."""
+        """Report lost workers to `on_loss`."""
         self._left -= 1
         if refused(worker_exceptions) is None:
             self._on_loss(worker_exceptions, self._left >= 0)
 
 
 def _in_a_thread(fit: Callable[[], Any]) -> None:
-    """Call it in a thread: in the main thread, Ray Train would handle SIGINT in place of this program."""
+    """Call it in a thread: in the main thread, Ray Train would handle SIGINT instead of this program."""
     raised: list[BaseException] = []
 
     def called() -> None:

@@ -129,7 +129,7 @@ def _start(api: Api, name: str, values: dict[str, Any], context: str | None, log
     elif started in before:
         action, told = "unchanged", "these settings were submitted before; --force runs them again"
     else:
-        action, told = "started", f"started{' in place of ' + ', '.join(replaced) if replaced else ''}"
+        action, told = "started", f"started{'; it replaces ' + ', '.join(replaced) if replaced else ''}"
     facts = {"name": name, "namespace": api.namespace, "rayjob": started, "action": action, "replaced": replaced}
     log.result(f"RayJob {started} in namespace {api.namespace}: {told}", **facts)
     return started

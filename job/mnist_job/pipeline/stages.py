@@ -43,7 +43,7 @@ class Run:
     ) -> Iterator[Stage | None]:
         """Run a stage in this context: show it as `doing`, and count its time as `phase`.
 
-        Raises an error of `kind` in place of an exception that has no exit code of its own.
+        Raises an error of `kind` instead of an exception that has no exit code of its own.
         """
         self.deadline.stage = kind
         tell(stage=kind.__name__)

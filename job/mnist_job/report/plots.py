@@ -179,7 +179,8 @@ def phases(seconds: Mapping[str, float]) -> str:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     most, longest = max(zip(seconds.values(), names, strict=True))
-    return _svg(axes, f"Seconds by phase: {sum(seconds.values()):.1f} in all, of which {longest} {most:.1f}.")
+    total = sum(seconds.values())
+    return _svg(axes, f"Seconds by phase: {total:.1f} in total. The longest phase is {longest}, with {most:.1f}.")
 
 
 def _axes(height: float) -> Axes:

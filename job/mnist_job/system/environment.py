@@ -78,8 +78,8 @@ def _check_imports(folder: Path) -> None:
         found = PathFinder.find_spec(name)
         if found is not None and folder / name in _places(found):
             raise UsageError(
-                f"{folder / name}: would be imported in place of the package {name}; rename it, take its folder out "
-                "of PYTHONPATH, or start the program in another folder"
+                f"{folder / name}: would be imported instead of the package {name}; rename it, remove its folder from "
+                "PYTHONPATH, or start the program in another folder"
             )
 
 

@@ -1,6 +1,6 @@
-"""What a run uses of Ray beyond its public interface: each part says what it gains.
+"""All uses of Ray's private interface. Each part says what a run gains from it.
 
-Nothing else in this package imports a private module of Ray. A part that the installed Ray does not have, or has in
-another form, is left out: the run is slower, or says less, and works by the public interface alone. `local_ray.py` is
-about the start of a local Ray, `controller.py` about Ray Train. (All figures: Ray 2.60, two cores.)
+No module outside this folder imports a private module of Ray. If the installed Ray does not have such a part, or has it
+in another form, the run uses only the public interface: it is slower, or prints less. `local_ray.py` is about the start
+of a local Ray, `controller.py` about Ray Train. (All figures: Ray 2.60, two cores.)
 """

@@ -36,7 +36,7 @@ _SIGNATURES: dict[Callable[..., Any], list[str]] = {
     FixedScalingPolicy.after_controller_start: ["self", "train_run_context"],
     FixedScalingPolicy._maybe_send_resource_request: ["self"],
 }
-"""What is replaced below, with its parameters."""
+"""The functions that are replaced below, with their parameters."""
 _CALLS: dict[Callable[..., Any], set[str]] = {
     TrainController.__init__: {"scaling_policy", "failure_policy"},
     TrainController.run: set(),
@@ -48,11 +48,11 @@ _CALLS: dict[Callable[..., Any], set[str]] = {
         *("worker_callbacks", "controller_actor"),
     },
 }
-"""What is called below, with the parameters that it must have."""
+"""The functions that are called below, with parameters that they must have."""
 
 
 def fits() -> bool:
-    """Return whether the installed Ray has what is replaced and called here, in the form that this module knows."""
+    """Return whether the installed Ray has the functions that are replaced and called here, with these parameters."""
     return (
         hasattr(TrainController, "worker_group_cls")
         and all(list(inspect.signature(one).parameters) == names for one, names in _SIGNATURES.items())

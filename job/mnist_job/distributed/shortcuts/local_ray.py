@@ -1,4 +1,4 @@
-"""The start and the state of a local Ray, or of one that is joined."""
+"""Start a local Ray faster, find and join an existing one, and ask for the state of the connected one."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ Replacement = tuple[Any, str, Any]
 
 
 def _part(module: str, name: str = "") -> Any:
-    """Return a module of Ray, or what it calls `name`; None if this Ray has no such thing."""
+    """Return a module of Ray, or its attribute `name`. Return None if this Ray does not have it."""
     try:
         found = importlib.import_module(f"ray._private.{module}")
     except ImportError:
