@@ -65,9 +65,9 @@ def main(data: str, *settings: str) -> None:
     from mnist_job.config.settings import JobConfig
     from mnist_job.data.dataset import Split, load_training
     from mnist_job.models import reference
-    from mnist_job.training import loop
+    from mnist_job.training import loop, optimizer
     from mnist_job.training.batches import ResidentBatches, Share
-    from mnist_job.training.optimizer import Adam
+    from mnist_job.training.compiled import Compiled
 
     strategy = loop.start_tensorflow(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
@@ -75,16 +75,15 @@ def main(data: str, *settings: str) -> None:
     images = load_training(JobConfig(data=data, validation_split="tail")).train
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
-        with strategy.scope():
-            network = reference.build((28, 28), 10, 255, hidden)
-            optimizer = Adam(1e-3)
-            optimizer.build(network.trainable_variables)
+        network = reference.build((28, 28), 10, 255, hidden)
+        model = Compiled(network, 1e-3, images.images[:8], images.labels[:8])
+        update = optimizer.update(model.optimizer, model.variables)
         parameters = network.count_params()
         times = max(LEAST, int(NUMBERS / parameters))
         few = slice(max(batch, min(IMAGES, batch * times)))
         batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
-        so_far = tf.Variable(tf.zeros(3, tf.float64))
-        epoch, plan = loop.compiled_training(strategy, network, optimizer, batches, so_far), batches.plan(0)
+        so_far = tf.Variable(tf.zeros(2, tf.float64))
+        epoch, plan = loop.compiled_training(strategy, model, update, batches, so_far), batches.plan(0)
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
         row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps
         if share.workers > 1:

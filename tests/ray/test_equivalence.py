@@ -1,10 +1,13 @@
 """Test that data-parallel training is the same training: 1, 2 and 3 workers have the same losses."""
 
+from pathlib import Path
+
 import pytest
 
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.distributed import cluster, trainer
+from mnist_job.models import source
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
 from mnist_job.training.checkpoint import Checkpoints
@@ -22,10 +25,13 @@ def ray():
 
 def losses(tmp_path, **settings) -> list[Epoch]:
     config = JobConfig(data=sources.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
+    network = source.read(config.model, config.model_args, None, config.hidden_layers)
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, RUN)
         checked = dataset.check(config).training_facts
-        history = trainer.train(config, checked, folder, checkpoints, Clock(), lambda entry: None).checkpoint.history
+        history = trainer.train(
+            config, network, checked, folder, checkpoints, Clock(), lambda entry: None
+        ).checkpoint.history
         folder.clear()
     return history
 
@@ -45,6 +51,8 @@ SETTINGS = {
     "constant": (UNEVEN | {"epochs": 2, "learning_rate_schedule": "constant"}, 1e-4),
     "steps": ({"epochs": 5, "batch_size": BATCH_OF_ALL}, 1e-6),  # one step per epoch, to compare the first steps
     # more gradients than two workers exchange in one message
+    # batch statistics, regularizers, constraints, clipping, metrics, and an optimizer of its own
+    "own": (UNEVEN | {"epochs": 2, "model": f"{Path(__file__).with_name('notebook.py')}:convolutional"}, 1e-4),
     "large": (UNEVEN | {"epochs": 2, "hidden_layers": (1024, 256)}, 1e-4),
 }
 
@@ -62,6 +70,8 @@ def one(request, tmp_path_factory) -> list[Epoch]:
         for name, workers, seldom in (
             ("epochs", 2, None),
             ("epochs", 3, None),
+            ("own", 2, None),
+            ("own", 3, pytest.mark.full),
             ("steps", 2, pytest.mark.full),
             ("steps", 3, None),
             ("large", 2, None),

@@ -8,6 +8,7 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import cluster
 from mnist_job.evaluation import task
 from mnist_job.evaluation.task import Candidate, Evaluator
+from mnist_job.models.code import Code
 from mnist_job.storage.files import File
 
 
@@ -21,7 +22,7 @@ def process(*, may_hurry: bool, early_is_done: bool):
     class Process:
         """Stands for the process of the evaluation. Its import ends, or never does."""
 
-        def __init__(self, _config, *, early: bool) -> None:
+        def __init__(self, _config, _code, *, early: bool) -> None:
             self._early = early
 
         def hurry(self) -> bool:
@@ -31,7 +32,7 @@ def process(*, may_hurry: bool, early_is_done: bool):
             if self._early and not early_is_done:
                 threading.Event().wait()
 
-        def evaluate(self, _model, _checked, _sha256) -> str:
+        def evaluate(self, _candidate, _checked) -> str:
             return "early" if self._early else "other"
 
     return Process
@@ -43,6 +44,6 @@ def process(*, may_hurry: bool, early_is_done: bool):
 def test_an_early_process_that_may_not_hurry_is_not_waited_for_alone(monkeypatch, may_hurry, early_is_done, winner):
     monkeypatch.setattr(task, "_Process", process(may_hurry=may_hurry, early_is_done=early_is_done))
     monkeypatch.setattr(task, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
-    evaluator = Evaluator(JobConfig())
+    evaluator = Evaluator(JobConfig(), Code())
     evaluator.prepare(cluster.this_node())
     assert evaluator.evaluate(Candidate(File(None, "model.keras"), "model.keras"), {}) == winner

@@ -19,8 +19,9 @@ from mnist_job import __version__
 from mnist_job.data import dataset
 from mnist_job.distributed import affinity
 from mnist_job.evaluation.measures import Answers, measure
-from mnist_job.evaluation.task import predict
+from mnist_job.evaluation.task import loaded
 from mnist_job.models import reference
+from mnist_job.models.saved_model import probabilities
 from mnist_job.phases import PHASES
 from mnist_job.storage.files import File
 from tests.conftest import (
@@ -155,7 +156,9 @@ def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
 def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     folder, _ = finished
     file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), dataset.load_test("digits")
-    answers = Answers.collected(predict(file, test.images, "model", on_gpu=False), test.labels, "y_test")
+    answers = Answers.collected(
+        probabilities(loaded(file, "model", trusted=False, on_gpu=False), test.images, "model"), test.labels, "y_test"
+    )
     again = measure(answers, test.labels)
     ended = outcome(folder)
     assert again.loss == pytest.approx(ended["evaluation"]["loss"], rel=1e-6)

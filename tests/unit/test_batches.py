@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,31 @@ from mnist_job.data.dataset import Split
 from mnist_job.training.batches import ResidentBatches, Share, on_device, plan
 
 
+def parts(samples: int, batch_size: int, workers: int, seed: int | None = 0, epoch: int = 0) -> list[list[list[int]]]:
+    """The images of each worker in each step."""
+    found = []
+    for rank in range(workers):
+        indices, starts, shares = plan(samples, batch_size, Share(rank, workers), seed, epoch)
+        found.append([list(map(int, indices[a:b])) for a, b in pairwise(starts)])
+        in_batch = [min(batch_size, samples - step * batch_size) for step in range(len(shares))]
+        assert shares == pytest.approx([len(part) / n for part, n in zip(found[-1], in_batch, strict=True)])
+    return found
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 @pytest.mark.parametrize(("samples", "batch_size"), [(100, 32), (96, 32), (33, 32), (32, 32), (50, 7)])
-def test_every_image_counts_once_and_every_batch_as_a_mean(samples, batch_size, workers):
-    parts = [plan(samples, batch_size, Share(rank, workers), 0, 0) for rank in range(workers)]
-    weights = np.concatenate([weights for _, weights in parts], axis=1)
-    indices = np.concatenate([indices for indices, _ in parts], axis=1)
-    assert sorted(indices[weights > 0]) == list(range(samples))
-    assert weights.sum(axis=1) == pytest.approx(1)
-    assert (weights[:-1][weights[:-1] > 0] == np.float32(1 / batch_size)).all()
-    assert len({indices.shape for indices, _ in parts}) == 1
+def test_every_image_counts_once_and_the_parts_have_their_true_sizes(samples, batch_size, workers):
+    by_worker = parts(samples, batch_size, workers)
+    assert sorted(image for worker in by_worker for step in worker for image in step) == list(range(samples))
+    for step in zip(*by_worker, strict=True):
+        sizes = [len(part) for part in step]
+        assert max(sizes) - min(sizes) <= 1
+        assert sizes[0] == max(sizes)
 
 
 def test_the_order_follows_from_seed_and_epoch_and_not_from_the_workers():
     def global_batches(workers, seed, epoch):
-        parts = [plan(100, 30, Share(rank, workers), seed, epoch) for rank in range(workers)]
-        return [[int(i) for indices, weights in parts for i in indices[step][weights[step] > 0]] for step in range(4)]
+        return [list(chain(*step)) for step in zip(*parts(100, 30, workers, seed, epoch), strict=True)]
 
     assert global_batches(1, 5, 3) == global_batches(2, 5, 3) == global_batches(4, 5, 3)
     assert global_batches(1, 5, 3) != global_batches(1, 5, 4)
@@ -35,8 +45,7 @@ def test_the_order_follows_from_seed_and_epoch_and_not_from_the_workers():
 
 
 def test_without_a_seed_the_order_is_that_of_the_data():
-    indices, weights = plan(10, 4, Share(0, 1), None, 3)
-    assert list(indices[weights > 0]) == list(range(10))
+    assert parts(10, 4, 1, None, 3) == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (4, 5), (3, 3, 3), (1, 1)])
@@ -46,12 +55,12 @@ def test_a_batch_holds_the_images_and_labels_that_the_plan_names(shape):
     batches = ResidentBatches(split, 16, Share(1, 3), seed=0)
     epoch = batches.plan(2)
     for step in range(batches.steps):
-        images, labels, weights = batches.batch(epoch, tf.constant(step))
-        chosen = epoch[0][step].numpy()
+        images, labels, share = batches.batch(epoch, tf.constant(step))
+        chosen = epoch[0].numpy()[epoch[1][step] : epoch[1][step + 1]]
         assert images.dtype == tf.uint8
         assert np.array_equal(images, split.images[chosen])
         assert np.array_equal(labels, chosen)
-        assert np.array_equal(weights, epoch[1][step])
+        assert share == epoch[2][step]
 
 
 @pytest.mark.parametrize("offset", range(0, 72, 8))

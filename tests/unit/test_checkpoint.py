@@ -17,11 +17,14 @@ from mnist_job.errors import TrainingError
 from mnist_job.evaluation.task import Evaluator
 from mnist_job.log import Log
 from mnist_job.models import reference
+from mnist_job.models.code import Code
+from mnist_job.models.source import Source
 from mnist_job.pipeline import job
 from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
 from mnist_job.storage.folder import RunFolder
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
+from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
 from tests.store import LATER, RUN
 
@@ -34,14 +37,14 @@ def history(epochs: int) -> list[Epoch]:
 
 @pytest.fixture
 def trained():
-    network = reference.build((4, 5), 3, 255, (6,))
-    optimizer = keras.optimizers.Adam(1e-2)
-    optimizer.build(network.trainable_variables)
-    return network, optimizer
+    images, labels = np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32)
+    model = Compiled(reference.build((4, 5), 3, 255, (6,)), 1e-2, images, labels)
+    model.optimizer.build(model.variables)
+    return model
 
 
-def step(network, optimizer) -> None:
-    optimizer.apply([keras.ops.ones_like(v) for v in network.trainable_variables], network.trainable_variables)
+def step(model) -> None:
+    model.optimizer.apply([keras.ops.ones_like(v) for v in model.variables], model.variables)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def saved(trained, tmp_path) -> tuple[Checkpoints, Path]:
     """Save a checkpoint after each of three epochs. The last two are kept."""
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), RUN)
     for epochs in (1, 2, 3):
-        checkpoints.save(*trained, history(epochs), 2)
+        checkpoints.save(trained, history(epochs), 2)
     return checkpoints, tmp_path / "checkpoints"
 
 
@@ -61,14 +64,14 @@ def test_the_last_two_are_kept(saved):
 
 def test_model_optimizer_and_history_come_back(trained, saved):
     checkpoints, _ = saved
-    step(*trained)
-    checkpoints.save(*trained, history(4), 2)
-    network, optimizer = trained
+    step(trained)
+    checkpoints.save(trained, history(4), 2)
+    network, optimizer = trained.network, trained.optimizer
     expected = [np.asarray(v) for v in (*network.variables, *optimizer.variables)]
-    step(*trained)
+    step(trained)
     newest = checkpoints.newest()
     assert newest is not None
-    assert checkpoints.restore(newest.path, newest.manifest, *trained) == history(4) == newest.history
+    assert checkpoints.restore(newest.path, newest.manifest, trained) == history(4) == newest.history
     for ours, theirs in zip((*network.variables, *optimizer.variables), expected, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
@@ -112,7 +115,7 @@ def test_without_an_intact_checkpoint_training_does_not_start_again(saved, file,
 def test_an_unfinished_first_checkpoint_is_ignored(trained, tmp_path):
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
     assert checkpoints.newest() is None
-    checkpoints.save(*trained, history(1), 2)
+    checkpoints.save(trained, history(1), 2)
     (tmp_path / f"0000001-{RUN}" / MANIFEST).unlink()
     assert checkpoints.newest() is None
 
@@ -131,7 +134,7 @@ def test_a_checkpoint_without_training_accuracy_is_resumed(saved):
 def test_a_run_never_writes_into_anothers_checkpoint(trained, saved, tmp_path):
     """The last process of a killed run may still write. It must not damage what the next run saves."""
     _, folder = saved
-    Checkpoints(fs.LocalFileSystem(), str(folder), LATER).save(*trained, history(3), 2)
+    Checkpoints(fs.LocalFileSystem(), str(folder), LATER).save(trained, history(3), 2)
     assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000003-{LATER}"]
 
 
@@ -142,7 +145,7 @@ def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is
     unfinished.mkdir()
     (unfinished / MODEL).write_bytes(b"half")
     later = Checkpoints(fs.LocalFileSystem(), str(folder), LATER)
-    later.save(*trained, history(4), 2)
+    later.save(trained, history(4), 2)
     assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{RUN}", f"0000004-{LATER}"]
     damage(folder / f"0000004-{LATER}" / MODEL, "altered")
     newest = later.newest()
@@ -153,7 +156,7 @@ def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is
 def test_an_unfinished_checkpoint_that_is_newer_is_left_to_who_writes_it(trained, saved):
     checkpoints, folder = saved
     (folder / f"0000009-{LATER}").mkdir()
-    checkpoints.save(*trained, history(4), 2)
+    checkpoints.save(trained, history(4), 2)
     assert sorted(path.name[:7] for path in folder.iterdir()) == ["0000003", "0000004", "0000009"]
 
 
@@ -163,7 +166,7 @@ def test_other_files_among_the_checkpoints_are_left_alone(trained, saved):
     theirs[0].mkdir()
     for file in theirs[1:]:
         file.write_text("mine")
-    checkpoints.save(*trained, history(4), 2)
+    checkpoints.save(trained, history(4), 2)
     assert all(path.exists() for path in theirs)
     assert [path.name for path in (folder / f"0000002-{RUN}").iterdir()] == ["mine"]
     newest = checkpoints.newest()
@@ -178,15 +181,15 @@ def test_a_checkpoint_that_is_replaced_after_it_was_chosen_is_not_restored(train
     newest = checkpoints.newest()
     assert newest is not None
     place = folder / f"0000003-{RUN}"
-    step(*trained)
+    step(trained)
     manifest = json.loads((place / MANIFEST).read_text())
     (place / file).write_bytes(other := (place / file).read_bytes() + b" ")
     (place / MANIFEST).write_text(json.dumps(manifest | {file: hashlib.sha256(other).hexdigest()}))
-    before = [np.asarray(variable) for variable in trained[0].variables]
+    before = [np.asarray(variable) for variable in trained.network.variables]
     with pytest.raises(Changed, match=f"{file} has changed since it was written") as changed:
-        checkpoints.restore(newest.path, newest.manifest, *trained)
+        checkpoints.restore(newest.path, newest.manifest, trained)
     assert worth_a_restart(changed.value)
-    for ours, theirs in zip(trained[0].variables, before, strict=True):
+    for ours, theirs in zip(trained.network.variables, before, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), theirs)
 
 
@@ -208,7 +211,7 @@ def test_a_checkpoint_has_the_number_of_workers_unless_it_is_old(saved):
 def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_training(trained, tmp_path):
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
-        Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(*trained, history(3), 3)
+        Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(trained, history(3), 3)
         summary = dataset.check(config)
-        _, record = job._trained(Run(config, Log()), config, summary, folder, Evaluator(config))
+        _, record = job._trained(Run(config, Log()), config, Source(), summary, folder, Evaluator(config, Code()))
     assert record == TrainingRecord(3, None, None, history(3))

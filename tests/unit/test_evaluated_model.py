@@ -10,6 +10,7 @@ from mnist_job.data import dataset
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation.task import Candidate, _Process
 from mnist_job.models import reference
+from mnist_job.models.code import Code
 from mnist_job.storage.files import File
 
 DIGITS = dataset.test_facts(dataset.load_test("digits"))
@@ -29,6 +30,10 @@ def test_a_file_that_was_read_keeps_its_content(tmp_path):
     assert (held.read(), held.sha256()) == (b"first", hashlib.sha256(b"first").hexdigest())
 
 
+def process() -> _Process:
+    return _Process(JobConfig(data="digits"), Code(), early=False)
+
+
 def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatch):
     """The file is replaced as soon as it was read. It is not read again."""
     checksum = saved.sha256()
@@ -42,16 +47,16 @@ def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatc
 
     monkeypatch.setattr(File, "held", read_and_replaced)
     candidate = Candidate(saved, saved.path, checksum)
-    result, evaluated = _Process(JobConfig(data="digits"), early=False).evaluate(candidate, DIGITS)
+    result, evaluated = process().evaluate(candidate, DIGITS)
     assert (result.samples, evaluated) == (360, checksum)
 
 
 def test_a_model_that_is_not_the_one_that_was_trained_is_not_evaluated(saved):
     with pytest.raises(EvaluationError, match=r"model\.keras: is not the model that was trained"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(Candidate(saved, saved.path, "ab" * 32), DIGITS)
+        process().evaluate(Candidate(saved, saved.path, "ab" * 32), DIGITS)
 
 
 def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
     gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
     with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
-        _Process(JobConfig(data="digits"), early=False).evaluate(Candidate(gone, gone.path), DIGITS)
+        process().evaluate(Candidate(gone, gone.path), DIGITS)

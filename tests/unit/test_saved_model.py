@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from mnist_job.cli import main
 from mnist_job.errors import EvaluationError, UsageError
-from mnist_job.evaluation.task import predict
+from mnist_job.evaluation.task import loaded
 from mnist_job.models import reference, saved_model
 from mnist_job.models.saved_model import BATCH
 from mnist_job.storage.files import File
@@ -19,8 +19,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 5), dtype=np.uint8)
 MOST = 300 - len("mnist-job: ")
 
 
+def predict(file, images, name):
+    return saved_model.probabilities(loaded(file, name, trusted=False, on_gpu=False), images, name)
+
+
 def answers(file, images=IMAGES, name="models/mine.keras") -> np.ndarray:
-    return np.concatenate(list(predict(File(fs.LocalFileSystem(), str(file)), images, name, on_gpu=False)))
+    return np.concatenate(list(predict(File(fs.LocalFileSystem(), str(file)), images, name)))
 
 
 def refusal(file, images=IMAGES, name="models/mine.keras") -> str:
@@ -45,7 +49,7 @@ def test_many_classes_are_asked_in_smaller_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_model, "BATCH_VALUES", 60)
     reference.build((4, 5), 3, 255, ()).save(tmp_path / "model.keras")
     file = File(fs.LocalFileSystem(), str(tmp_path / "model.keras"))
-    assert [len(batch) for batch in predict(file, IMAGES, "m", on_gpu=False)] == [20, 20]
+    assert [len(batch) for batch in predict(file, IMAGES, "m")] == [20, 20]
 
 
 # --- evaluated --------------------------------------------------------------------------------------------------------

@@ -8,9 +8,20 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mnist_job.config.setting import setting
+
+
+def _split_pairs(value: object) -> object:
+    """Split the text of a flag or variable: `width=64,depth=3` is the same as the mapping in a YAML file."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ValueError("is not NAME=VALUE,NAME=VALUE")
+    return {name.strip(): yaml.safe_load(text) for name, _, text in pairs}
 
 
 def _split_commas(value: object) -> object:
@@ -41,6 +52,34 @@ class RaySettings(LogSettings):
         "Ray cluster to use: HOST:PORT or `auto` [default: $RAY_ADDRESS, or a local Ray]",
         "where it runs",
         min_length=1,
+    )
+
+
+class CodeSettings(Part):
+    """The user's code."""
+
+    code: str | None = setting(
+        None,
+        "folder of your modules, which every process of the run gets",
+        "training",
+        place="folder",
+        min_length=1,
+    )
+
+
+class ModelSettings(CodeSettings):
+    """The network."""
+
+    model: str | None = setting(
+        None,
+        "your network: FILE.py:FUNCTION, MODULE:FUNCTION or a .keras file [default: the reference network]",
+        "training",
+        affects_result=True,
+        place="file",
+        min_length=1,
+    )
+    model_args: Annotated[dict[str, bool | int | float | str | None], BeforeValidator(_split_pairs)] = setting(
+        {}, "arguments of that function: width=64,depth=3", "training", affects_result=True
     )
 
 
@@ -90,7 +129,7 @@ class TrainingDataSettings(DataSettings):
     )
 
 
-class LoopSettings(TrainingDataSettings):
+class LoopSettings(TrainingDataSettings, ModelSettings):
     """The training loop, and what it may use of its worker's node."""
 
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
@@ -162,7 +201,7 @@ class TrainerSettings(LoopSettings, WorkersSettings, RaySettings):
     """Ray Train around the training loop."""
 
 
-class EvaluatorSettings(DataSettings, LogSettings):
+class EvaluatorSettings(DataSettings, CodeSettings, LogSettings):
     """The evaluate task."""
 
     evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")

@@ -19,7 +19,7 @@ from mnist_job.config.parts import (
 )
 from mnist_job.config.setting import declared, setting
 
-FORMER_DEFAULTS = {"validation_split": "tail"}
+FORMER_DEFAULTS: dict[str, Any] = {"validation_split": "tail", "model": None, "model_args": {}}
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
 
@@ -75,6 +75,13 @@ class JobConfig(TrainerSettings, Settings):  # type: ignore[misc]  # the plugin 
     """The settings of `mnist-job run`. The defaults are those of the reference notebook, plus cosine decay and a
     stratified split.
     """
+
+    @field_validator("hidden_layers")
+    @classmethod
+    def _are_those_of_the_reference_network(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if info.data.get("model") is not None and value != cls.model_fields["hidden_layers"].default:
+            raise ValueError("are those of the reference network; give your function arguments by --model-args")
+        return value
 
     @field_validator("batch_size")
     @classmethod

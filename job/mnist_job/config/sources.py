@@ -91,6 +91,8 @@ def checked(settings: type[SettingsT], written: Mapping[str, Written], faults: I
 
 def text(value: Any) -> str:
     """Return a setting's value as the text of its flag."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={part}" for name, part in value.items())
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

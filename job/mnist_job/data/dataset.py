@@ -21,6 +21,7 @@ from mnist_job.errors import DataError, UsageError
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
+EXAMPLES = 16  # training images to try a model on
 HOLDOUT = ("validation_fraction", "validation_split")
 Facts = dict[str, int | str]
 """Properties of a part of the data set, by names for messages. The same data have the same properties."""
@@ -74,8 +75,8 @@ class Training:
 class Summary:
     """The properties of the data set that the driver has checked.
 
-    `holdout` is that of `Training`. `absent` lists the classes without any image. The workers and the evaluation check
-    their data against `training_facts` and `test_facts`.
+    `holdout` and `scale` are those of `Training`. `examples` are a few training images. `absent` lists the classes
+    without any image. The workers and the evaluation check their data against `training_facts` and `test_facts`.
     """
 
     name: str
@@ -87,6 +88,8 @@ class Summary:
     sha256: str  # of all pixels and labels; it does not depend on the file's dtypes and compression
     holdout: Mapping[str, Any]
     absent: list[int]
+    scale: int
+    examples: Split
     training_facts: Facts
     test_facts: Facts
 
@@ -99,7 +102,8 @@ def check(config: TrainingDataSettings) -> Summary:
     training = load_training(config)
     of_class = np.bincount(training.train.labels, minlength=training.classes)
     facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
-    train, validation = len(training.train), len(training.validation)
+    examples = Split(training.train.images[:EXAMPLES].copy(), training.train.labels[:EXAMPLES].copy())
+    train, validation, training_scale = len(training.train), len(training.validation), training.scale
     del training  # free the memory before the test images are read
     test = load_test(config.data)
     _check_fits(test, shape, of_class, sources.place(config.data), "test")
@@ -114,6 +118,8 @@ def check(config: TrainingDataSettings) -> Summary:
         sha256=digest.hexdigest(),
         holdout=holdout,
         absent=np.flatnonzero(of_class == 0).tolist(),
+        scale=training_scale,
+        examples=examples,
         training_facts=facts,
         test_facts=test_facts(test),
     )

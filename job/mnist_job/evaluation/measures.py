@@ -47,6 +47,8 @@ class Evaluation:
     For up to MOST_DENSE classes, the confusion matrix is `confusion[true][predicted]`. For more, `confusion_pairs` has
     [true, predicted, images] for each pair that occurs. (Old outcomes have a matrix of any size in `confusion`.)
 
+    `metrics` has the loss and the metrics that the model was compiled with, by their names.
+
     `image_shape` is H x W or H x W x C. It and `mistakes` are empty in old outcomes, which did not store them.
     """
 
@@ -58,6 +60,7 @@ class Evaluation:
     image_shape: list[int] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     confusion_pairs: list[list[int]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def pairs(self) -> Counts:
         """Return [true, predicted, images] of each pair of classes that occurs, sorted, as an array of pairs x 3."""

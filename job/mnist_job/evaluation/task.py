@@ -2,14 +2,12 @@
 
 import importlib
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -20,23 +18,32 @@ from mnist_job.distributed import cluster
 from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
 from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.models import saved_model
+from mnist_job.models.code import Code, told
+from mnist_job.models.saved_model import BATCH
 from mnist_job.storage import files
 from mnist_job.system import environment, priority, temporary
 
+if TYPE_CHECKING:  # imported by the process that evaluates
+    import keras
+
 
 class Candidate(NamedTuple):
-    """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any)."""
+    """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any).
+
+    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's.
+    """
 
     file: files.File
     name: str
     sha256: str | None = None
+    trusted: bool = False
 
 
 class Evaluator:
     """The evaluate task and its process, which can be started before there is a model to evaluate."""
 
-    def __init__(self, config: EvaluatorSettings) -> None:
-        self._config = config
+    def __init__(self, config: EvaluatorSettings, code: Code) -> None:
+        self._config, self._code = config, code
         self._process: Any = None
 
     def prepare(self, node: str) -> None:
@@ -47,7 +54,7 @@ class Evaluator:
         """
         if self._process is None and not self._config.evaluate_on_gpu:  # the worker uses the GPU until it ends
             there = NodeAffinitySchedulingStrategy(node, soft=True)
-            self._process = _start(self._config, early=True, num_cpus=0, scheduling_strategy=there)
+            self._process = self._start(early=True, num_cpus=0, scheduling_strategy=there)
 
     def evaluate(self, candidate: Candidate, checked: dataset.Facts) -> tuple[Evaluation, str]:
         """Evaluate a saved model on the test data. Return the result, and the SHA-256 of the evaluated file.
@@ -78,7 +85,7 @@ class Evaluator:
         it for long. So after a while start a second process at normal priority, and use the one that is ready first.
         """
         if self._process is None:
-            return _start(self._config, early=False, num_cpus=1, num_gpus=int(self._config.evaluate_on_gpu))
+            return self._start(early=False, num_cpus=1, num_gpus=int(self._config.evaluate_on_gpu))
         hurried, imported = self._process.hurry.remote(), self._process.wait_for_import.remote()
         answered, _ = ray.wait([hurried], timeout=HEAD_START_SECONDS)
         if answered and ray.get(hurried):
@@ -86,24 +93,23 @@ class Evaluator:
         done, _ = ray.wait([imported], timeout=HEAD_START_SECONDS)
         if done:
             return self._process
-        other = _start(self._config, early=False, num_cpus=1)
+        other = self._start(early=False, num_cpus=1)
         (first,), _ = ray.wait([imported, other.wait_for_import.remote()], num_returns=1)
         winner, loser = (self._process, other) if first == imported else (other, self._process)
         ray.kill(loser)
         return winner
 
-
-def _start(config: EvaluatorSettings, *, early: bool, **options: Any) -> Any:
-    process: Any = ray.remote(max_restarts=EVALUATION_RETRIES, max_task_retries=EVALUATION_RETRIES)(_Process)
-    return process.options(**options).remote(config, early=early)
+    def _start(self, *, early: bool, **options: Any) -> Any:
+        process: Any = ray.remote(max_restarts=EVALUATION_RETRIES, max_task_retries=EVALUATION_RETRIES)(_Process)
+        return process.options(**options).remote(self._config, self._code, early=early)
 
 
 class _Process:
     """The process of the evaluate task. It imports TensorFlow when it starts; if `early`, at low priority."""
 
-    def __init__(self, config: EvaluatorSettings, *, early: bool) -> None:
+    def __init__(self, config: EvaluatorSettings, code: Code, *, early: bool) -> None:
         environment.pin_for_tensorflow(verbose=config.verbose)
-        self._config = config
+        self._config, self._code = config, code
         # A thread, not a task of Ray: if the head is lost, Ray would print a message about the waiting task.
         thread = ThreadPoolExecutor(1, initializer=priority.yield_to_others if early else None)
         self._imported = thread.submit(_import_keras)
@@ -124,11 +130,14 @@ class _Process:
             self.wait_for_import()
             held = _read(candidate)
             test = verify.load_test(config.data, checked)
-            with temporary.private():
-                batches = predict(held, test.images, name, on_gpu=config.evaluate_on_gpu)
+            with temporary.private() as folder, self._code.importable(folder):
+                network = loaded(held, name, trusted=candidate.trusted, on_gpu=config.evaluate_on_gpu)
+                batches = saved_model.probabilities(network, test.images, name)
                 answers = Answers.collected(batches, test.labels, f"{sources.place(config.data)}: y_test")
+                metrics = compiled_metrics(network, test) if candidate.trusted else {}
             result = replace(
                 measure(answers, test.labels),
+                metrics=metrics,
                 image_shape=list(test.images.shape[1:]),
                 mistakes=most_confident(answers, test.labels, test.images),
             )
@@ -154,13 +163,11 @@ def _import_keras() -> None:
         importlib.import_module("keras")
 
 
-def predict(
-    model: files.File, images: dataset.Images, name: str, *, on_gpu: bool
-) -> Iterator[npt.NDArray[np.floating[Any]]]:
-    """Yield the model's probabilities batch by batch (images x classes).
+def loaded(model: files.File, name: str, *, trusted: bool, on_gpu: bool) -> "keras.Model":
+    """Load the model; only if it is `trusted`, with its own code, and with the loss and metrics that it has.
 
-    Raises EvaluationError if the model cannot be loaded, does not accept these images, or does not return
-    probabilities; the message calls the model `name`. Raises ClusterError if a GPU is required and there is none.
+    Raises EvaluationError, whose message calls the model `name`. Raises ClusterError if a GPU is required and there is
+    none.
     """
     import tensorflow as tf
 
@@ -172,5 +179,20 @@ def predict(
             file.write_bytes(model.read())
         except OSError as error:
             raise saved_model.refused(name, f"cannot be read: {error}") from error
-        network = saved_model.load(file, name)
-    return saved_model.probabilities(network, images, name)
+        if not trusted:
+            return saved_model.load(file, name)
+        try:
+            return saved_model.load_own(file)
+        except Exception as error:  # the user's code raises any kind
+            raise saved_model.refused(name, f"cannot be loaded: {told(error)}") from error
+
+
+def compiled_metrics(network: "keras.Model", test: dataset.Split) -> dict[str, float]:
+    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not."""
+    from mnist_job.training.compiled import Compiled
+
+    if not network.compiled:
+        return {}
+    targets = Compiled(network, 1e-3, test.images[:1], test.labels[:1]).targets(test.labels)
+    found = network.evaluate(test.images, np.asarray(targets), batch_size=BATCH, verbose=0, return_dict=True)
+    return {metric: float(value) for metric, value in found.items()}

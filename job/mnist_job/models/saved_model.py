@@ -4,6 +4,7 @@ No code from the model is run: a Lambda layer, or a class that is not Keras's, i
 """
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,32 @@ def load(file: Path, name: str) -> "keras.Model":
         raise refused(name, f"cannot be loaded as a Keras model: {_cause(file, error)}") from error
 
 
+def load_own(file: Path) -> "keras.Model":
+    """Load a model that a run has saved, with its loss and metrics. It may contain the user's own code.
+
+    Raises what Keras raises.
+    """
+    import keras
+
+    return keras.saving.load_model(file, safe_mode=False)
+
+
+def trained_before(model: files.File, name: str) -> "keras.Model":
+    """Load a saved model to train it further, with its optimizer, loss and metrics. Raises UsageError, in one line."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        file.write_bytes(model.read())
+        try:
+            load(file, name)
+            return keras.saving.load_model(file)
+        except Exception as error:
+            raise UsageError(
+                f"--model {error}" if isinstance(error, EvaluationError) else f"--model {name}: {error}"
+            ) from error
+
+
 def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:
     """Yield the model's probabilities batch by batch (images x classes). Raises EvaluationError."""
     import keras
@@ -79,7 +106,30 @@ def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator
             raise refused(name, f"fails on the test images: {type(error).__name__}: {error}") from error
         if len(given) != 1:
             raise refused(name, f"gives {len(given)} outputs; expected one, with a probability for each class")
-        yield checked(np.asarray(given[0]), name)
+        yield checked(as_probabilities(np.asarray(given[0]), network), name)
+
+
+def as_probabilities(answers: npt.NDArray[Any], network: "keras.Model") -> npt.NDArray[Any]:
+    """Return the answers as probabilities of classes, if the compiled loss says that they are something else.
+
+    With `from_logits=True` they are logits. A loss that is binary has the probability of class 1 of two.
+    """
+    from scipy.special import expit, softmax
+
+    loss = network.loss if network.compiled else None
+    logits = loss is not None and hasattr(loss, "get_config") and bool(loss.get_config().get("from_logits", False))
+    if answers.ndim == 2 and answers.shape[1] == 1 and "binary" in loss_name(loss):
+        positive = expit(answers) if logits else answers
+        return np.concatenate([1 - positive, positive], axis=1)
+    return softmax(answers, axis=1) if logits and answers.ndim == 2 else answers
+
+
+def loss_name(loss: object) -> str:
+    """Return the name that Keras gives to a loss, whether it was compiled as a text, a function or an object."""
+    import keras
+
+    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    return str(getattr(found, "name", getattr(found, "__name__", type(found).__name__)))
 
 
 def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
+from mnist_job.config.sources import flag
 from mnist_job.data import dataset, sources
 from mnist_job.distributed import capacity, cluster, trainer
 from mnist_job.errors import (
@@ -21,7 +22,9 @@ from mnist_job.errors import (
 from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.kubernetes import result
 from mnist_job.log import Log
-from mnist_job.models import saved_model
+from mnist_job.models import code, saved_model
+from mnist_job.models import source as model_source
+from mnist_job.models.source import Shapes, Source
 from mnist_job.pipeline import delivery, gates
 from mnist_job.pipeline.display import counted
 from mnist_job.pipeline.stages import Run
@@ -32,6 +35,7 @@ from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
+from mnist_job.training import preflight
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
 from mnist_job.training.progress import News, Progress, Start
 
@@ -45,28 +49,34 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     config = config.model_copy(update={"data": sources.absolute(config.data)})
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
+        with this.stage("data", UsageError):
+            source = model_source.read(config.model, config.model_args, config.code, config.hidden_layers)
         with this.stage("data", DataError, "reading the data"):
             summary = dataset.check(config)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
-        this.identity = this.identity.with_settings(config, summary.sha256)
+        this.identity = replace(this.identity.with_settings(config, summary.sha256), code=source.code.checksums)
         with this.stage("data", UsageError):
-            mine = Record.of(this.identity.config, summary.sha256)
+            mine = Record.of(this.identity.config, summary.sha256, this.identity.code)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
         if outcome is not None:
             already = f"run {outcome.identity.run} has already done this; --force repeats it"
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
+            if not source.is_reference:
+                with this.stage("data", UsageError, f"trying the model {config.model}"):
+                    _try(source, config, summary)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
                     return
-                evaluator = Evaluator(config)
+                evaluator = Evaluator(config, source.code)
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
-                trained, record = _trained(this, config, summary, folder, evaluator)
-                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL])
+                trained, record = _trained(this, config, source, summary, folder, evaluator)
+                own = not source.is_reference
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted=own)
                 outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
@@ -81,21 +91,35 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             earlier.check_for_evaluation(folder)
-            candidate = Candidate(saved_model.existing(config.model), files.shown(config.model))
+            own = code.read(config.code, [])
+            model = saved_model.existing(config.model)
+            candidate = Candidate(model, files.shown(config.model), trusted=config.code is not None)
         with this.stage("data", DataError, "reading the data"):
             checked = dataset.test_facts(dataset.load_test(config.data))
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(this, Evaluator(config), candidate, checked)
+            outcome = _evaluated(this, Evaluator(config, own), candidate, checked)
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
 
 
+def _try(source: Source, config: JobConfig, summary: dataset.Summary) -> None:
+    """Try a user's model on a few examples. Raises UsageError if it does not work, or has an optimizer of its own."""
+    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
+    found = preflight.check(source, shapes, summary.examples)
+    if found.was_compiled:
+        for name in ("learning_rate", "learning_rate_schedule"):
+            if name in config.model_fields_set:
+                raise UsageError(
+                    f"{flag(name)}: {config.model} compiles an optimizer of its own; change it there (--model-args)"
+                )
+
+
 def _trained(
-    this: Run, config: JobConfig, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
+    this: Run, config: JobConfig, source: Source, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """Train, and return the last checkpoint and the record of the training.
 
@@ -126,7 +150,7 @@ def _trained(
                     gauges.show(entry)
 
         try:
-            trained = trainer.train(config, summary.training_facts, folder, checkpoints, this.clock, on_entry)
+            trained = trainer.train(config, source, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
     last = trained.checkpoint

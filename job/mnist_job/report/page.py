@@ -80,7 +80,7 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
                 f"{row.train_loss:.4f}",
                 f"{row.validation_loss:.4f}",
                 "" if row.train_accuracy is None else f"{row.train_accuracy:.4f}",
-                f"{row.validation_accuracy:.4f}",
+                "" if row.validation_accuracy is None else f"{row.validation_accuracy:.4f}",
                 f"{row.learning_rate:.3g}",
                 f"{row.seconds:.2f}",
             )

@@ -5,7 +5,7 @@ are the same. If they differ, the run is refused, and the user chooses another `
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mnist_job.config.settings import FORMER_DEFAULTS, JobConfig
@@ -17,16 +17,17 @@ from mnist_job.storage.folder import OUTCOME, RECORD, RunFolder
 
 @dataclass(frozen=True)
 class Record:
-    """The settings that affect a run's result, and the checksum of its data."""
+    """The settings that affect a run's result, and the checksums of its data and of the user's code."""
 
     settings: dict[str, Any]
     data_sha256: str | None
+    code: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: dict[str, Any], data_sha256: str | None) -> "Record":
+    def of(cls, settings: dict[str, Any], data_sha256: str | None, code: dict[str, str] | None = None) -> "Record":
         """Make a record from `settings`, ignoring those that do not affect the result."""
         wanted = JobConfig.fields_affecting_result() - {"data"}  # the checksum is compared, not the path
-        return cls({name: value for name, value in settings.items() if name in wanted}, data_sha256)
+        return cls({name: value for name, value in settings.items() if name in wanted}, data_sha256, code or {})
 
     def differences(self, former: "Record") -> str:
         """Return a text that lists the differences to `former`. It is empty if there are none."""
@@ -38,6 +39,9 @@ class Record:
         ]
         if self.data_sha256 != former.data_sha256:
             found.append("--data holds other images or labels")
+        changed = [name for name in self.code | former.code if self.code.get(name) != former.code.get(name)]
+        if changed:
+            found.append(f"the code has changed: {', '.join(changed)}")
         return "; ".join(found)
 
 
@@ -55,7 +59,7 @@ def settle(folder: RunFolder, mine: Record, run: str, *, force: bool, dry_run: b
     if unfinished is not None:
         _refuse(mine.differences(unfinished[0]), f"{folder.final}: an unfinished run of this name")
     elif finished is not None:
-        former = Record.of(finished.identity.config, finished.identity.data_sha256)
+        former = Record.of(finished.identity.config, finished.identity.data_sha256, finished.identity.code)
         _refuse(mine.differences(former), f"{folder.final}: the run of this name")
         return finished
     folder.check_replaceable()

@@ -6,7 +6,7 @@ import json
 import platform
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -25,7 +25,7 @@ class Identity:
     """The identity of a run. `run` is unique, and sorts by time. `started` is in Unix time.
 
     `versions` are those of Python and the libraries in the driver's environment. It is empty in old outcomes, which did
-    not store them.
+    not store them. `code` has the SHA-256 of each file of the user's code.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Identity:
     started: float
     data_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
 
     def with_settings(self, config: Settings, data_sha256: str) -> "Identity":
         """Return the identity with the settings and the checksum that are known after reading the data."""
@@ -122,8 +123,16 @@ class Outcome:
     def history_csv(self) -> str:
         """Return the content of `history.csv`: one row for each epoch."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, [column.name for column in fields(Epoch)], lineterminator="\n")
+        rows = [_columns(row) for row in self.training.history] if self.training else []
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        if self.training is not None:
-            writer.writerows(asdict(row) for row in self.training.history)
+        writer.writerows(rows)
         return text.getvalue()
+
+
+def _columns(row: Epoch) -> dict[str, Any]:
+    """Return a row with a column for each metric, like `train_auc` and `validation_auc`."""
+    columns = asdict(row)
+    for part in ("train", "validation"):
+        columns |= {f"{part}_{name}": value for name, value in columns.pop(f"{part}_metrics").items()}
+    return columns

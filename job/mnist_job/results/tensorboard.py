@@ -75,15 +75,17 @@ class EventFiles:
         self._scalars("train", before + entry.step, values)
 
     def _epoch(self, entry: Epoch) -> None:
-        assert entry.train_accuracy is not None  # it is None only in old histories
         values = {
             "epoch_loss": entry.train_loss,
-            "epoch_accuracy": entry.train_accuracy,
+            **_by_epoch(entry.train_accuracy, entry.train_metrics),
             "epoch_learning_rate": entry.learning_rate,
             "epoch_images_per_second": self._images_per_second,
         }
         self._scalars("train", entry.epoch, values)
-        values = {"epoch_loss": entry.validation_loss, "epoch_accuracy": entry.validation_accuracy}
+        values = {
+            "epoch_loss": entry.validation_loss,
+            **_by_epoch(entry.validation_accuracy, entry.validation_metrics),
+        }
         self._scalars("validation", entry.epoch, values)
 
     def _begin(self, step: int) -> None:
@@ -126,3 +128,9 @@ class EventFiles:
             if not self._warned:
                 self._warned = True
                 self._log.warning(f"TensorBoard's files are not up to date: {' '.join(str(error).split())}")
+
+
+def _by_epoch(accuracy: float | None, metrics: dict[str, float]) -> dict[str, float]:
+    """Return the values of an epoch's metrics by the tags of Keras's callback."""
+    found = metrics if accuracy is None else {"accuracy": accuracy} | metrics
+    return {f"epoch_{name}": value for name, value in found.items()}

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_job.data.dataset import Images, Split
 from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
-Plan = tuple[Tensor, Tensor]
+Plan = tuple[Tensor, Tensor, Tensor]
 WORD_BYTES = 8
 
 
@@ -25,16 +26,20 @@ class Share:
     rank: int
     workers: int
 
-    def of(self, batch_size: int) -> int:
-        """Return how many images of a global batch a worker takes. The last workers may take fewer."""
-        return -(-batch_size // self.workers)
+    def start(self, images: int) -> int:
+        """Return where this worker's part of a batch of so many images starts."""
+        return -(-images * self.rank // self.workers)
+
+    def of(self, images: int) -> int:
+        """Return how many images of such a batch this worker takes. The sizes of the parts differ by one at most."""
+        return Share(self.rank + 1, self.workers).start(images) - self.start(images)
 
 
 class ResidentBatches:
     """A split whose images stay on the device as uint8. Each batch is gathered from them in the epoch's order.
 
-    Each global batch is divided into parts of equal size, one for each worker: XLA and collectives need fixed shapes.
-    A part that has too few images is padded with image 0 at weight 0, so every image counts exactly once.
+    Each global batch is divided into a part for each worker. There is no padding, which would change the statistics of
+    a layer like BatchNormalization. So a part may be smaller than those of the other workers, or empty.
     """
 
     def __init__(self, split: Split, batch_size: int, share: Share, seed: int | None = None) -> None:
@@ -58,30 +63,34 @@ class ResidentBatches:
         return step, min(step * self._batch_size, self._samples)
 
     def plan(self, epoch: int) -> Plan:
-        """Return this worker's part of an epoch: the indices of its images (int32) and their weights (float32).
+        """Return this worker's part of an epoch: the indices of its images (int32) in their order, where each step's
+        part starts in them (int32, steps + 1), and the part's share of the images of its batch (float32, steps).
 
-        Both have the shape steps x part. A weight is 1 / (images in the global batch), so the sum of the weighted
-        losses over all workers is the batch's mean loss. The order depends only on the seed and the epoch.
+        The order depends only on the seed and the epoch.
         """
-        indices, weights = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
-        return tf.constant(indices), tf.constant(weights)
+        indices, starts, shares = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
+        return tf.constant(indices), tf.constant(starts), tf.constant(shares)
 
     @property
-    def plan_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    def plan_signature(self) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:
         """The shapes and types of a plan. They are the same for each epoch."""
-        shape = (self.steps, self._share.of(self._batch_size))
-        return tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32)
+        return (
+            tf.TensorSpec((None,), tf.int32),
+            tf.TensorSpec((self.steps + 1,), tf.int32),
+            tf.TensorSpec((self.steps,), tf.float32),
+        )
 
     def batch(self, plan: Plan, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this worker's part of batch `step`.
-
-        It has images (uint8, part x image shape), labels (int32) and weights (float32).
+        """Return this worker's part of batch `step`: images (uint8, part x image shape), labels (int32), and the part's
+        share of the images of the batch (float32).
         """
-        indices, weights = plan
-        chosen = indices[step]
-        pixels = tf.reshape(tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (len(chosen), -1))
+        indices, starts, shares = plan
+        chosen = indices[starts[step] : starts[step + 1]]
+        pixels = tf.reshape(
+            tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (-1, self._words.shape[1] * WORD_BYTES)
+        )
         images = tf.reshape(pixels[:, : int(np.prod(self._image_shape))], (-1, *self._image_shape))
-        return images, tf.gather(self._labels, chosen), weights[step]
+        return images, tf.gather(self._labels, chosen), shares[step]
 
 
 def on_device(pixels: Images) -> Tensor:
@@ -107,14 +116,16 @@ def on_device(pixels: Images) -> Tensor:
 
 def plan(
     samples: int, batch_size: int, share: Share, seed: int | None, epoch: int
-) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.float32]]]:
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Return the plan of `ResidentBatches.plan` as NumPy arrays."""
     order = np.arange(samples) if seed is None else np.random.default_rng((seed, epoch)).permutation(samples)
-    steps, part = -(-samples // batch_size), share.of(batch_size)
-    slots = np.full(steps * batch_size, -1, np.int32)
-    slots[:samples] = order
-    by_step = slots.reshape(steps, batch_size)
-    in_batch = (by_step >= 0).sum(axis=1, keepdims=True)
-    by_step = np.pad(by_step, ((0, 0), (0, part * share.workers - batch_size)), constant_values=-1)
-    mine = by_step[:, share.rank * part : (share.rank + 1) * part]
-    return np.maximum(mine, 0), np.where(mine >= 0, 1 / in_batch, 0).astype(np.float32)
+    batches = np.arange(0, samples, batch_size)
+    sizes = np.minimum(samples - batches, batch_size)
+    starts = batches + np.array([share.start(int(size)) for size in sizes])
+    parts = np.array([share.of(int(size)) for size in sizes])
+    mine = [order[start : start + part] for start, part in zip(starts, parts, strict=True)]
+    return (
+        np.concatenate(mine).astype(np.int32),
+        np.concatenate([[0], np.cumsum(parts)]).astype(np.int32),
+        (parts / sizes).astype(np.float32),
+    )

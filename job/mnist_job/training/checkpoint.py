@@ -24,7 +24,7 @@ from mnist_job.storage import files, owned
 from mnist_job.training.progress import Epoch
 
 if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
-    import keras
+    from mnist_job.training.compiled import Compiled
 
 MODEL = "model.keras"
 OPTIMIZER = "optimizer.npz"
@@ -66,17 +66,15 @@ class Checkpoints:
     folder: str
     run: str
 
-    def save(
-        self, network: "keras.Model", optimizer: "keras.optimizers.Optimizer", history: list[Epoch], workers: int
-    ) -> None:
+    def save(self, model: "Compiled", history: list[Epoch], workers: int) -> None:
         """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
         `workers` is the number of workers that trained the last epoch.
         """
         variables = io.BytesIO()
-        np.savez(variables, *(np.asarray(variable) for variable in optimizer.variables))
+        np.savez(variables, *(np.asarray(variable) for variable in model.optimizer.variables))
         contents = {
-            MODEL: _saved(network),
+            MODEL: _saved(model),
             OPTIMIZER: variables.getvalue(),
             HISTORY: json.dumps([asdict(row) for row in history]).encode(),
             TRAINING: json.dumps({"workers": workers}).encode(),
@@ -117,13 +115,7 @@ class Checkpoints:
             )
         return None
 
-    def restore(
-        self,
-        path: str,
-        manifest: Mapping[str, str],
-        network: "keras.Model",
-        optimizer: "keras.optimizers.Optimizer",
-    ) -> list[Epoch]:
+    def restore(self, path: str, manifest: Mapping[str, str], model: "Compiled") -> list[Epoch]:
         """Load the checkpoint at `path` into the model and the optimizer, and return its history.
 
         Raises Changed, before it changes anything, if a file does not match `manifest` any more, and OSError if a file
@@ -136,9 +128,10 @@ class Checkpoints:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / MODEL
             file.write_bytes(contents[MODEL])
-            network.load_weights(file)
+            with model.as_given() as network:
+                network.load_weights(file)
         with np.load(io.BytesIO(contents[OPTIMIZER])) as arrays:
-            for variable, name in zip(optimizer.variables, arrays.files, strict=True):
+            for variable, name in zip(model.optimizer.variables, arrays.files, strict=True):
                 variable.assign(arrays[name])
         return [Epoch(**row) for row in json.loads(contents[HISTORY])]
 
@@ -178,8 +171,8 @@ class Checkpoints:
             stream.write(content)
 
 
-def _saved(network: "keras.Model") -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+def _saved(model: "Compiled") -> bytes:
+    with tempfile.TemporaryDirectory() as folder, model.as_given() as network:
         file = Path(folder) / MODEL
         network.save(file)
         return file.read_bytes()

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 
 import keras
@@ -19,23 +19,35 @@ import tensorflow as tf
 from mnist_job.config.parts import LoopSettings
 from mnist_job.data import dataset, verify
 from mnist_job.errors import ClusterError
-from mnist_job.models import reference
+from mnist_job.models.source import Shapes, Source
 from mnist_job.phases import Clock
-from mnist_job.training import tensorflow_private
+from mnist_job.training import optimizer, private
 from mnist_job.training.batches import Plan, ResidentBatches, Share, Tensor
 from mnist_job.training.checkpoint import Checkpoints
-from mnist_job.training.optimizer import Adam
+from mnist_job.training.compiled import Compiled, added_up
 from mnist_job.training.progress import Epoch, Spent, Start, Tell
 from mnist_job.training.reporter import Reporter
 
 FIRST_WORKER_SECONDS = 30.0  # after this, TensorFlow waits for the first worker itself
+EXAMPLES = 8  # to build a model's parts, and its metrics, on the first worker as on the others
 VALIDATION_IMAGES_A_STEP = 1024  # for each worker: enough to keep a device busy, and few enough for any model
 
+Metrics = dict[str, Tensor]
+Update = Callable[[Sequence[Tensor]], None]
 
-def train(config: LoopSettings, checked: dataset.Facts, checkpoints: Checkpoints, tell: Tell, clock: Clock) -> None:
+
+def train(
+    config: LoopSettings,
+    source: Source,
+    checked: dataset.Facts,
+    checkpoints: Checkpoints,
+    tell: Tell,
+    clock: Clock,
+) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
 
-    Only the first worker reports and saves. `checked` describes the training data that the driver has checked.
+    Only the first worker reports and saves. `source` is where the network comes from. `checked` describes the training
+    data that the driver has checked.
 
     Raises DataError if this worker's data is different, ClusterError if a GPU is required and TensorFlow finds none,
     TrainingError if no checkpoint is intact, and OSError if a checkpoint cannot be read or written.
@@ -50,45 +62,54 @@ def train(config: LoopSettings, checked: dataset.Facts, checkpoints: Checkpoints
     validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
 
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        network = reference.build(training.image_shape, training.classes, training.scale, config.hidden_layers)
-        optimizer = Adam(learning_rate(config, batches.steps))
-        optimizer.build(network.trainable_variables)
-    del training  # free the memory: the data is on the device now
+    network = source.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
+    some = training.train.images[:EXAMPLES], training.train.labels[:EXAMPLES]
+    model = Compiled(network, learning_rate(config, batches.steps), *some, workers=share.workers)
+    update = optimizer.update(model.optimizer, model.variables)
+    del training, some  # free the memory: the data is on the device now
 
     history: list[Epoch] = []
-    if (agreed := _agreed_checkpoint(checkpoints, tell, clock, share)) is not None:
-        history = checkpoints.restore(*agreed, network, optimizer)
+    if (chosen := _agreed_checkpoint(checkpoints, tell, clock, share)) is not None:
+        history = checkpoints.restore(*chosen, model)
     clock.ended("setup")
 
-    so_far = tf.Variable(tf.zeros(3, tf.float64))
-    train_epoch = compiled_training(strategy, network, optimizer, batches, so_far)
-    validate = compiled_validation(strategy, network, validation)
+    so_far = tf.Variable(tf.zeros(2, tf.float64))
+    train_epoch = compiled_training(strategy, model, update, batches, so_far)
+    validate = compiled_validation(strategy, model, validation)
     clock.ended("tracing")
     reporter = Reporter(tell, so_far, batches, config.epochs, done=len(history))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
-        rate = float(optimizer.learning_rate.numpy())
+        rate = float(model.optimizer.learning_rate.numpy())
+        model.reseed(config.seed, epoch, share.rank)
         with reporter.epoch(epoch + 1) if share.rank == 0 else nullcontext():
-            train_loss, train_correct, trained = (float(x) for x in train_epoch(batches.plan(epoch)))
+            trained = _numbers(train_epoch(batches.plan(epoch)))
         clock.ended("training")
-        validation_loss, correct, validated = (float(x) for x in validate(validation.plan(0)))
+        validated = _numbers(validate(validation.plan(0)))
         clock.ended("validation")
         row = Epoch(
             epoch=epoch + 1,
-            train_loss=train_loss / trained,
-            train_accuracy=train_correct / trained,
-            validation_loss=validation_loss / validated,
-            validation_accuracy=correct / validated,
+            train_loss=trained.pop("loss"),
+            train_accuracy=trained.pop("accuracy", None),
+            validation_loss=validated.pop("loss"),
+            validation_accuracy=validated.pop("accuracy", None),
             learning_rate=rate,
             seconds=time.perf_counter() - started,
+            train_metrics=trained,
+            validation_metrics=validated,
         )
         history.append(row)
+        if len(history) == config.epochs:
+            model.optimizer.finalize_variable_values(model.variables)  # as `fit` does at its end
         if share.rank == 0:
-            checkpoints.save(network, optimizer, history, share.workers)
+            checkpoints.save(model, history, share.workers)
             clock.ended("checkpoint")
             tell(Spent(clock.handed_over()))
             tell(row)
+
+
+def _numbers(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def start_tensorflow(config: LoopSettings) -> tf.distribute.Strategy:
@@ -104,7 +125,7 @@ def start_tensorflow(config: LoopSettings) -> tf.distribute.Strategy:
             "tensorflow[and-cuda] and the node its driver"
         )
     _await_first_worker()
-    tensorflow_private.leave_silent_workers_to_ray(config.worker_timeout)
+    private.leave_silent_workers_to_ray(config.worker_timeout)
     # `timeout_seconds` is not set: it would start a thread for each collective that sleeps until the timeout (tsl's
     # SchedClosureAfter), and after about ten thousand steps no more threads could start. Ray Train's health check
     # finds silent workers instead.
@@ -137,71 +158,85 @@ def learning_rate(
 
 
 def compiled_training(
-    strategy: tf.distribute.Strategy,
-    network: keras.Model,
-    optimizer: Adam,
-    batches: ResidentBatches,
-    so_far: Tensor,
-) -> Callable[[Plan], Tensor]:
+    strategy: tf.distribute.Strategy, model: Compiled, update: Update, batches: ResidentBatches, so_far: Tensor
+) -> Callable[[Plan], Metrics]:
     """Compile an epoch of training to one function of the epoch's plan.
 
-    The function returns three float64 sums over all workers: the loss, the correctly classified images, and all images.
-    Each batch is measured before its update. After each step, the variable `so_far` has this worker's part of the sums,
-    so that another thread can read them.
+    The function returns the metrics of the epoch over all workers, as `fit` does: each batch is measured before its
+    update. `loss` is the mean over all images. After each step, the variable `so_far` has this worker's sum of the
+    loss and its number of images, so that another thread can read them.
     """
+    network, workers = model.network, strategy.num_replicas_in_sync
 
-    def step(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def step(images: Tensor, labels: Tensor, share: Tensor) -> tuple[list[Tensor], Tensor]:
+        targets = model.targets(labels)
         with tf.GradientTape() as tape:
-            probabilities = network(images, training=True)
-            losses = _cross_entropy(labels, probabilities)
-            loss = tf.reduce_sum(losses * weights)  # summed over the workers: the mean over the global batch
-        gradients = tape.gradient(loss, network.trainable_variables)
-        optimizer.apply(gradients, network.trainable_variables)  # sums over the workers
-        return _totals(losses, probabilities, labels, weights)
+            answers = network(images, training=True)
+            # Keras divides it by the number of workers, as if all parts of a batch had the same size.
+            loss = network.compute_loss(images, targets, answers) * workers
+            # Summed over the workers: the mean over the global batch.
+            scaled = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
+        gradients = tape.gradient(scaled, [variable.value for variable in model.variables])
+        network.compute_metrics(images, targets, answers)
+        return optimizer.summed(gradients), _total(loss, images)
 
-    # The loop is outside `strategy.run`: apply_gradients does not work in a nested graph of a replica.
+    # The update is outside `strategy.run`, where Keras sums nothing over the workers: the gradients are sums already.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
-    def epoch(plan: Plan) -> Tensor:
-        sums = tf.zeros(3, tf.float64)
+    def epoch(plan: Plan) -> Metrics:
+        network.reset_metrics()
+        sums = tf.zeros(2, tf.float64)
         for i in tf.range(batches.steps):
-            sums += strategy.run(step, args=batches.batch(plan, i))
+            gradients, found = strategy.run(step, args=batches.batch(plan, i))
+            update(gradients)
+            sums += found
             so_far.assign(sums)
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        return _over_all_workers(strategy, network, sums)
 
     epoch.get_concrete_function()  # traced here, once
     return epoch  # type: ignore[no-any-return]
 
 
 def compiled_validation(
-    strategy: tf.distribute.Strategy, network: keras.Model, batches: ResidentBatches
-) -> Callable[[Plan], Tensor]:
-    """Compile a pass over the validation images to one function of its plan.
+    strategy: tf.distribute.Strategy, model: Compiled, batches: ResidentBatches
+) -> Callable[[Plan], Metrics]:
+    """Compile a pass over the validation images to one function of its plan, which returns their metrics."""
+    network = model.network
 
-    The function returns three float64 sums over all workers: the loss, the correctly classified images, and all images.
-    """
-
-    def check(images: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        probabilities = network(images, training=False)
-        return _totals(_cross_entropy(labels, probabilities), probabilities, labels, weights)
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def check(images: Tensor, labels: Tensor) -> Tensor:
+        targets = model.targets(labels)
+        answers = network(images, training=False)
+        network.compute_metrics(images, targets, answers)
+        return _total(network.compute_loss(images, targets, answers, training=False), images)
 
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
-    def validate(plan: Plan) -> Tensor:
-        checked = tf.zeros(3, tf.float64)
+    def validate(plan: Plan) -> Metrics:
+        network.reset_metrics()
+        sums = tf.zeros(2, tf.float64)
         for i in tf.range(batches.steps):
-            checked += strategy.run(check, args=batches.batch(plan, i))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, checked, axis=None)
+            images, labels, _ = batches.batch(plan, i)
+            sums += check(images, labels)
+        return _over_all_workers(strategy, network, sums)
 
     validate.get_concrete_function()
     return validate  # type: ignore[no-any-return]
 
 
-_cross_entropy = keras.losses.sparse_categorical_crossentropy  # equals the categorical one on one-hot labels
+def _total(loss: Tensor, images: Tensor) -> Tensor:
+    """Return the sum of the loss over these images, and their number. The mean of no images is not a number."""
+    number = tf.cast(tf.shape(images)[0], tf.float64)
+    return tf.stack([tf.where(number > 0, tf.cast(loss, tf.float64) * number, 0.0), number])
 
 
-def _totals(losses: Tensor, probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    hits = tf.equal(tf.argmax(probabilities, axis=1, output_type=tf.int32), labels)
-    each = tf.cast(tf.stack([losses, tf.cast(hits, losses.dtype), tf.ones_like(losses)]), tf.float64)
-    return tf.reduce_sum(tf.where(weights > 0, each, 0.0), axis=1)
+def _over_all_workers(strategy: tf.distribute.Strategy, network: keras.Model, sums: Tensor) -> Metrics:
+    """Add up what the workers have measured. The variables of a Keras metric are sums over the images."""
+    variables = network.metrics_variables
+    sums, *totals = added_up(strategy, [sums, *(variable.value for variable in variables)])
+    for variable, total in zip(variables, totals, strict=True):
+        variable.assign(total)
+    found: Metrics = network.get_metrics_result()
+    return found | {"loss": sums[0] / sums[1]}
 
 
 def _agreed_checkpoint(

@@ -9,17 +9,20 @@ from typing import NamedTuple
 class Epoch:
     """A line of the history. Losses are means over all images. `learning_rate` is that of the epoch's first step.
 
-    The training loss and accuracy are measured during the epoch, each batch before its update. `train_accuracy` is None
-    in old histories, which did not record it.
+    The training loss and metrics are measured during the epoch, each batch before its update. An accuracy is None if
+    the model was compiled without it. (Old histories have no `train_accuracy`.) `train_metrics` and
+    `validation_metrics` have the other metrics that the model was compiled with, by their names.
     """
 
     epoch: int
     train_loss: float
     train_accuracy: float | None = field(default=None, kw_only=True)
     validation_loss: float
-    validation_accuracy: float
+    validation_accuracy: float | None
     learning_rate: float
     seconds: float
+    train_metrics: dict[str, float] = field(default_factory=dict)
+    validation_metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Progress(NamedTuple):

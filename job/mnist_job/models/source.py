@@ -1,0 +1,105 @@
+"""Where a network comes from: the reference network, a function of the user, or a saved model."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_job.errors import UsageError
+from mnist_job.models import code, saved_model
+from mnist_job.models.code import Code
+from mnist_job.storage import files
+
+if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
+    import keras
+
+_FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<function>[A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a model has to fit, and what a function may ask for: `input_shape`, `classes` and `seed` by these names."""
+
+    input_shape: tuple[int, ...]
+    classes: int
+    scale: int  # the largest pixel of the training images
+    seed: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`."""
+
+    hidden_layers: tuple[int, ...] = ()
+    name: str = ""
+    module: str = ""
+    function: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    code: Code = field(default_factory=Code)
+    file: files.File | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the reference network."""
+        return not self.function and self.file is None
+
+    def build(self, shapes: Shapes) -> "keras.Model":
+        """Build the network in this process, in which the code is importable. Raises UsageError, in one line."""
+        if self.is_reference:
+            from mnist_job.models import reference
+
+            return reference.build(shapes.input_shape, shapes.classes, shapes.scale, self.hidden_layers)
+        if self.file is not None:
+            return saved_model.trained_before(self.file, self.name)
+        return self._called(shapes)
+
+    def _called(self, shapes: Shapes) -> "keras.Model":
+        import keras
+
+        try:
+            module = importlib.import_module(self.module)
+        except BaseException as error:  # SystemExit, too: a script that was made to be run
+            raise UsageError(f"--model {self.name}: cannot be imported: {code.told(error)}") from error
+        function = getattr(module, self.function, None)
+        if not callable(function):
+            raise UsageError(f"--model {self.name}: {self.module} has no function {self.function}()")
+        given = {"input_shape": shapes.input_shape, "classes": shapes.classes, "seed": shapes.seed, **self.arguments}
+        parameters = inspect.signature(function).parameters
+        if unknown := [name for name in self.arguments if name not in parameters]:
+            raise UsageError(f"--model-args {unknown[0]}: {self.function}() has no such parameter")
+        try:
+            network = function(**{name: value for name, value in given.items() if name in parameters})
+        except Exception as error:
+            raise UsageError(f"--model {self.name}: {code.told(error)}") from error
+        if not isinstance(network, keras.Model):
+            raise UsageError(
+                f"--model {self.name}: {self.function}() returned {type(network).__name__}, no Keras model"
+            )
+        return network
+
+
+def read(model: str | None, arguments: Mapping[str, Any], folder: str | None, hidden_layers: tuple[int, ...]) -> Source:
+    """Return the source that the settings name, with the user's files as they are now.
+
+    Raises UsageError if `--model` has no known form, or if a file cannot be read.
+    """
+    if model is None:
+        return Source(hidden_layers)
+    match = _FUNCTION.fullmatch(model)
+    if match is None:
+        return Source(name=model, file=saved_model.existing(model).held(), code=code.read(folder, []))
+    where = match["module"]
+    if not where.endswith(".py"):
+        return Source((), model, where, match["function"], arguments, code.read(folder, []))
+    root = Path(folder).expanduser().resolve() if folder is not None else Path(where).expanduser().resolve().parent
+    path = Path(where).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"--model {model}: {where}: no such file")
+    inside = path.is_relative_to(root)
+    module = ".".join((path.relative_to(root) if inside else Path(path.name)).with_suffix("").parts)
+    return Source(
+        (), model, module, match["function"], arguments, code.read(folder, [] if folder and inside else [where])
+    )

@@ -1,0 +1,133 @@
+"""A compiled Keras model as the loop needs it: built, with its optimizer, loss and metrics, the same on all workers.
+
+The loop does what `fit` does, by the same public methods of Keras: `compute_loss` with the compiled loss and everything
+in `losses`, `compute_metrics`, and the compiled optimizer. A model whose class replaces one of these is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mnist_job.errors import UsageError
+from mnist_job.models import saved_model
+from mnist_job.training import private
+from mnist_job.training.batches import Tensor
+
+# Losses of Keras that compare a probability for each class with one-hot labels. All others get labels as they are.
+ONE_HOT = frozenset(
+    {
+        *("categorical_crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy"),
+        *("categorical_hinge", "kl_divergence", "cosine_similarity"),
+    }
+)
+REPLACED = ("train_step", "test_step", "compute_loss", "compute_metrics")
+MEANS = ("sum_over_batch_size", "mean")
+Rate = Any  # a number, or a schedule of Keras, which has no types
+
+
+class Compiled:
+    """A model with all that `compile` and `build` give it. `targets` makes the loss's labels out of class numbers."""
+
+    def __init__(self, network: keras.Model, rate: Rate, images: Tensor, labels: Tensor, *, workers: int = 1) -> None:
+        """Compile the model, if its author did not, with Adam at `rate` and cross-entropy. Build all its parts.
+
+        `images` and `labels` are a few examples. With several `workers`, BatchNormalization uses the statistics of the
+        global batch. (With one it does so anyway, in arithmetic that rounds differently.)
+
+        Raises UsageError if the loop cannot do what `fit` would do.
+        """
+        _check(network)
+        self.network = network
+        self.was_compiled = bool(network.compiled)
+        if not self.was_compiled:
+            network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        answers = network(images, training=False)
+        self._check_outputs(answers)
+        self._one_hot = int(answers.shape[-1]) if saved_model.loss_name(network.loss) in ONE_HOT else None
+        network.compute_loss(images, self.targets(labels), answers)
+        network.compute_metrics(images, self.targets(labels), answers)
+        network.reset_metrics()
+        self._seeds = [variable for variable in network.variables if variable.name == "seed_generator_state"]
+        self._norms = [
+            (layer, layer.synchronized)
+            for layer in private.layers(network)
+            if isinstance(layer, keras.layers.BatchNormalization) and workers > 1
+        ]
+        for layer, _ in self._norms:
+            layer.synchronized = True
+
+    def _check_outputs(self, answers: Tensor) -> None:
+        if not self.was_compiled and not np.allclose(np.sum(answers, axis=-1), 1, atol=1e-3):
+            raise UsageError(
+                "it is not compiled, and its outputs are no probabilities: end it with a softmax, or compile it with "
+                "SparseCategoricalCrossentropy(from_logits=True)"
+            )
+
+    @property
+    def optimizer(self) -> keras.Optimizer:
+        """The compiled optimizer."""
+        return self.network.optimizer
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The variables that the optimizer updates."""
+        return list(self.network.trainable_variables)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return class numbers as the loss takes them: as they are, or one-hot."""
+        return labels if self._one_hot is None else tf.one_hot(labels, self._one_hot)
+
+    def reseed(self, *numbers: int) -> None:
+        """Set the state of all random layers. It depends only on these numbers and the place of the layer in the model.
+
+        A layer's noise then is a function of the seed, the epoch and the worker. So a resumed run has the same noise,
+        and the workers have different noise.
+        """
+        for index, variable in enumerate(self._seeds):
+            (state,) = np.random.SeedSequence((*numbers, index)).generate_state(1)
+            variable.assign(np.array([state >> 1, 0]))
+
+    @contextmanager
+    def as_given(self) -> Iterator[keras.Model]:
+        """Yield the model as its author made it, to save or to load it: without what this class has added."""
+        compiled, optimizer = self.network.compiled, self.network.optimizer
+        for layer, synchronized in self._norms:
+            layer.synchronized = synchronized
+        if not self.was_compiled:
+            self.network.compiled, self.network.optimizer = False, None
+        try:
+            yield self.network
+        finally:
+            self.network.compiled, self.network.optimizer = compiled, optimizer
+            for layer, _ in self._norms:
+                layer.synchronized = True
+
+
+def _check(network: keras.Model) -> None:
+    for name in REPLACED:
+        if getattr(type(network), name) is not getattr(keras.Model, name):
+            raise UsageError(
+                f"{type(network).__name__} has its own {name}(), which only `fit` calls; use add_loss(), or give loss "
+                "and metrics to compile()"
+            )
+    reduction = getattr(network.loss, "reduction", MEANS[0]) if network.compiled else MEANS[0]
+    if reduction not in MEANS:
+        raise UsageError(
+            f"the loss has reduction={reduction!r}: it would depend on the number of workers; leave it out"
+        )
+
+
+def added_up(strategy: tf.distribute.Strategy, values: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sum of each value over all workers, by one message. Call it in a compiled function."""
+    flat = tf.concat([tf.reshape(tf.cast(value, tf.float64), [-1]) for value in values], axis=0)
+
+    def everywhere(mine: Tensor) -> Tensor:
+        here = tf.identity(mine)  # gives it a device, which all_reduce needs
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+    sums = tf.split(strategy.run(everywhere, args=(flat,)), [value.shape.num_elements() for value in values])
+    return [tf.cast(tf.reshape(one, value.shape), value.dtype) for one, value in zip(sums, values, strict=True)]

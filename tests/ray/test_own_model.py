@@ -1,0 +1,95 @@
+"""Test a model of the user: trained by several workers as by one, resumed, evaluated, and recorded with its code."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tests.conftest import WAIT_SECONDS, job, start, wait_for
+
+NOTEBOOK = """
+import keras
+from keras import layers
+
+def model(classes, rate=0.25):
+    network = keras.Sequential([
+        keras.Input((8, 8)),
+        layers.Rescaling(1 / 16),
+        layers.Reshape((8, 8, 1)),
+        layers.RandomTranslation(0.1, 0.1),
+        layers.Conv2D(8, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Flatten(),
+        layers.Dropout(rate),
+        layers.Dense(classes),
+    ])
+    network.compile(
+        keras.optimizers.AdamW(0.002, global_clipnorm=1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top3")],
+    )
+    return network
+"""
+RUN = ("run", "--data", "digits", "--model", "notebook.py:model", "--epochs", "4", "--batch-size", "4", "--name", "own")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    return tmp_path
+
+
+def outcome(folder: Path) -> dict:
+    return json.loads((folder / "runs/own/outcome.json").read_text())
+
+
+def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
+    assert job(*RUN, "--output", "undisturbed", cwd=folder).returncode == 0
+    whole = json.loads((folder / "undisturbed/own/outcome.json").read_text())
+    process = start(*RUN, cwd=folder)
+    wait_for(process, "epoch 1/4")
+    process.terminate()
+    process.communicate(timeout=WAIT_SECONDS)
+    result = job(*RUN, cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "trying the model notebook.py:model" in result.stdout
+    assert "from epoch " in result.stdout
+    ended = outcome(folder)
+    for ours, theirs in zip(ended["training"]["history"], whole["training"]["history"], strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-6)
+        assert ours["validation_metrics"]["top3"] == pytest.approx(theirs["validation_metrics"]["top3"], abs=1e-6)
+    found = ended["evaluation"]
+    assert found["loss"] == pytest.approx(whole["evaluation"]["loss"], abs=1e-6)
+    assert found["accuracy"] > 0.8
+    assert found["metrics"]["loss"] == pytest.approx(found["loss"], rel=1e-5)  # the same, by Keras from the logits
+    assert found["metrics"]["accuracy"] == pytest.approx(found["accuracy"])
+    assert list(ended["identity"]["code"]) == ["notebook.py"]
+    saved = keras.saving.load_model(folder / "runs/own/model.keras")
+    assert [layer.synchronized for layer in saved.layers if isinstance(layer, keras.layers.BatchNormalization)] == [
+        False
+    ]
+    assert np.isfinite(saved.predict(np.zeros((2, 8, 8), np.uint8), verbose=0)).all()
+    header = (folder / "runs/own/history.csv").read_text().splitlines()[0].split(",")
+    assert {"train_top3", "validation_top3"} <= set(header)
+
+    (folder / "notebook.py").write_text(NOTEBOOK.replace("0.25", "0.2"))
+    result = job(*RUN, cwd=folder)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "the code has changed: notebook.py" in result.stderr
+
+
+def test_a_fault_ends_a_dry_run_with_a_line_and_nothing_written(folder):
+    (folder / "notebook.py").write_text(NOTEBOOK.replace("Flatten", "Flat"))
+    result = job(*RUN, "--dry-run", cwd=folder)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "notebook.py:14: in model(): AttributeError: " in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["notebook.py"]
+
+
+def test_an_optimizer_of_its_own_has_its_own_learning_rate(folder):
+    result = job(*RUN, "--dry-run", "--learning-rate", "0.1", cwd=folder)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "--learning-rate: notebook.py:model compiles an optimizer of its own" in result.stderr

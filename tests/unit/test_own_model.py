@@ -1,0 +1,117 @@
+"""Test models of a user's file: its code is found, tried and named, and its faults are told with its own line."""
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_job.data.dataset import Split
+from mnist_job.errors import UsageError
+from mnist_job.models import source
+from mnist_job.models.source import Shapes
+from mnist_job.training import preflight
+from mnist_job.training.compiled import Compiled
+
+SHAPES = Shapes((8, 8), 3, 255, 5)
+RANDOM = np.random.default_rng(0)
+EXAMPLES = Split(RANDOM.integers(0, 256, (16, 8, 8), dtype=np.uint8), (np.arange(16) % 3).astype(np.int32))
+HEAD = "import keras\nfrom keras import layers\n"
+TWICE = """
+@keras.saving.register_keras_serializable()
+class Twice(layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+COMPILED = """
+from parts.twice import Twice
+
+print("as a notebook does")
+
+def model():
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), Twice(), layers.Dense(3)])
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return network
+"""
+
+
+def written(folder, text: str, name: str = "notebook.py"):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(HEAD + text)
+    return path
+
+
+def network(dense: str, shape: str = "(8, 8)") -> str:
+    return f"    return keras.Sequential([keras.Input({shape}), layers.Flatten(), layers.Dense({dense})])"
+
+
+def tried(folder, text: str, arguments=None, code=None):
+    return preflight.check(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), SHAPES, EXAMPLES)
+
+
+def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
+    text = "def model(input_shape, classes, width, seed):\n    assert (width, seed) == (7, 5)\n"
+    found = tried(tmp_path, text + network("classes, 'softmax'", "input_shape"), {"width": 7})
+    assert (found.was_compiled, found.parameters) == (False, 64 * 3 + 3)
+
+
+def test_a_compiled_model_with_its_own_layer_and_its_own_modules(tmp_path):
+    written(tmp_path, TWICE, "code/parts/twice.py")
+    assert tried(tmp_path, COMPILED, code=str(tmp_path / "code")).was_compiled
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        ("import nothing_of_that_name", "notebook.py:3: in <module>(): ModuleNotFoundError: No module named "),
+        ("def model(:\n    pass", "notebook.py:3: SyntaxError: "),
+        ("raise SystemExit('run me')", "notebook.py:3: in <module>(): SystemExit: run me"),
+        ("def other():\n    pass", "notebook has no function model()"),
+        ("def model():\n    return 5", "model() returned int, no Keras model"),
+        ("def model():\n    return layers.Dense(-1)", "notebook.py:4: in model(): ValueError: "),
+        ("def model():\n" + network("3, 'softmax'", "(9, 9)"), "cannot be trained on this data: "),
+        ("def model():\n" + network("3"), "is not compiled, and its outputs are no probabilities"),
+        ("def model():\n" + network("2, 'softmax'"), "gives 2 outputs, but the data has 3 classes"),
+    ],
+    ids=["import", "syntax", "exit", "function", "no model", "frame", "shape", "logits", "classes"],
+)
+def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
+    with pytest.raises(UsageError) as refused:
+        tried(tmp_path, text)
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"--model {tmp_path}/notebook.py:model: ")
+    assert refusal in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        ({"model": "none.py:model"}, "--model none.py:model: none.py: no such file"),
+        ({"model": "none.keras"}, "--model none.keras: no such file"),
+        ({"folder": "none"}, "--code none: is not a folder"),
+    ],
+)
+def test_what_is_not_there_is_named(arguments, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.py").touch()
+    given = {"model": "a.py:model", "arguments": {}, "folder": None, "hidden_layers": ()} | arguments
+    with pytest.raises(UsageError, match=refusal):
+        source.read(**given)
+
+
+def test_an_unknown_argument_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"--model-args width: model\(\) has no such parameter"):
+        tried(tmp_path, "def model():\n    pass", {"width": 7})
+
+
+@pytest.mark.parametrize("name", ["train_step", "compute_loss"])
+def test_a_model_that_replaces_a_step_of_fit_is_refused(name):
+    replaced = type("Mine", (keras.Sequential,), {name: lambda self, *_: None})
+    with pytest.raises(UsageError, match=rf"Mine has its own {name}\(\)"):
+        Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES.images, EXAMPLES.labels)
+
+
+def test_a_loss_that_is_a_sum_is_refused():
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
+    with pytest.raises(UsageError, match="the loss has reduction='sum'"):
+        Compiled(network, 1e-3, EXAMPLES.images, EXAMPLES.labels)
