@@ -82,7 +82,7 @@ def main(data: str, *settings: str) -> None:
         times = max(LEAST, int(NUMBERS / parameters))
         few = slice(max(batch, min(IMAGES, batch * times)))
         batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
-        so_far = tf.Variable(tf.zeros(2, tf.float64))
+        so_far = tf.Variable(tf.zeros(3, tf.float64))
         epoch, plan = loop.compiled_training(strategy, model, update, batches, so_far), batches.plan(0)
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
         row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps

@@ -19,6 +19,8 @@ OTHER = {
     "data": "/storage/other.npz",
     "learning_rate_schedule": "constant",
     "hidden_layers": [32],
+    "model": "package.module:function",
+    "model_args": {"width": 64},
     "validation_fraction": 0.5,
     "validation_split": "tail",
     "min_accuracy": 0.5,

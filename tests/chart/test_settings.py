@@ -135,7 +135,7 @@ def test_ray_hands_out_what_the_processes_ask_for():
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("bad", [{}, -1, "", [0]])
+@pytest.mark.parametrize("bad", [{"": []}, -1, "", [0]])
 def test_the_schema_refuses_what_the_program_refuses(setting, bad):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({setting: bad}, {"properties": SCHEMA["properties"]["settings"]["properties"]})
@@ -177,3 +177,19 @@ def test_no_unknown_key_anywhere():
 def test_the_schema_says_what_is_wrong(values, told):
     with pytest.raises(HelmError, match=told):
         render(values)
+
+
+def test_own_modules_are_files_of_the_head(tmp_path):
+    modules = {"notebook.py": "x = '''{{ a }}'''\n", "parts/layers.py": "y = 1\n"}
+    values = {"settings": {"model": "notebook.py:model", "model_args": {"width": 64}}, "code": modules}
+    config = read(values, tmp_path)
+    assert (config.model, config.model_args, config.code) == (
+        "notebook.py:model",
+        {"width": 64},
+        "/etc/mnist-job/code",
+    )
+    rendered = render(values)
+    configmap = rendered.named("ConfigMap", rendered.ray["metadata"]["name"])
+    (volume,) = [one for one in rendered.pods["head"]["spec"]["volumes"] if one["name"] == "settings"]
+    placed = {item["path"]: configmap["data"][item["key"]] for item in volume["configMap"]["items"]}
+    assert placed == {"settings.yaml": rendered.settings} | {f"code/{name}": text for name, text in modules.items()}

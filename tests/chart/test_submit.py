@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mnist_job.cli.main import main
+from mnist_job.config import sources
 from mnist_job.config.sources import flag
 from mnist_job.kubernetes import submit
 from ops.chart import DECIDED
@@ -40,7 +41,7 @@ def test_without_flags_it_is_the_chart(submitted):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_is_the_chart_s(submitted, setting):
     value = other(setting)
-    text = [] if value is True else [",".join(map(str, value)) if isinstance(value, list) else value]
+    text = [] if value is True else [sources.text(value)]
     gpus = ("--image", "ghcr.io/mnist-job/mnist-job:x-gpu", "--gpus", 1)
     assert_equal(submitted(*gpus, flag(setting), *text), render(GPUS | {"settings": {setting: value}}))
 
@@ -83,6 +84,19 @@ def test_other_flags_are_other_values(submitted, arguments, values):
 )
 def test_a_values_file_is_helm_s(submitted, file):
     assert_equal(submitted("--values", file), render(yaml.safe_load(file.read_text())))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_own_modules_travel_with_it(submitted, tmp_path, folder):
+    modules = {"notebook.py": "def model(): ...\n"} | ({"parts/layers.py": "x = 1\n"} if folder else {})
+    for name, text in modules.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    where = (
+        ["--code", tmp_path, "--model", "notebook.py:model"] if folder else ["--model", f"{tmp_path}/notebook.py:model"]
+    )
+    values = {"settings": {"model": "notebook.py:model"}, "code": modules}
+    assert_equal(submitted(*where), render(values))
 
 
 def test_flags_beat_the_values_file_and_defaults_do_not(submitted, tmp_path):
@@ -133,14 +147,18 @@ def test_force_is_another_run(submitted):
         (["--workers", "1:4", "--gpus", "2"], {}, "--workers 1:4: --gpus 2 runs 2 of them in a pod each; give a multi"),
         (["--workers", "1:64"], {}, "--batch-size: is less than one image for each of 64 workers"),
         (["--gpus", "two"], {}, "--gpus two: is not a number of GPUs for each worker pod"),
-        (["--gpus", "1"], {}, "image.tag: workerGroups.default has GPUs, and 0.1.0 names an image without CUDA; set"),
+        (["--gpus", "1"], {}, "image.tag: workerGroups.default has GPUs, but 0.1.0 names an image without CUDA; set"),
         (
             ["--output", "/runs"],
             {},
             "--output /runs: is a local folder, which pods cannot share; give a URI, or leave it out",
         ),
         (["--epochs", "0"], {}, "--epochs: 0: Input should be greater than or equal to 1"),
-        (["--data", "here.npz"], {}, "settings.data: here.npz is relative, to no folder that the pods share; use"),
+        (
+            ["--data", "here.npz"],
+            {},
+            "settings.data: here.npz is a relative path, and the pods share no current folder; use",
+        ),
         (["--name", "a_b"], {}, "--name a_b: invalid release name"),
         (["--values", "none.yaml"], {}, "--values none.yaml: cannot be read as YAML: "),
         (["--address", "auto"], {}, "--address: no such argument"),

@@ -117,6 +117,14 @@ def several(number: int) -> dict:
             {"metrics": {"pushgateway": {"url": "http://a", "deploy": {"enabled": True}}}},
             r"metrics.pushgateway: url and deploy.enabled are both set, .*; unset one of them",
         ),
+        (
+            {"settings": {"model": "a.py:model"}},
+            r"settings.model: a.py:model is not in code; add it with --set-file .*",
+        ),
+        (
+            {"code": {"a.py": "x" * 900_001}},
+            r"code: the files are larger than 900 kB, which a ConfigMap cannot hold; .*",
+        ),
         ({"scheduling": {"queue": "a"}}, r"scheduling.queue: a has no effect without scheduling.provider; set .*"),
         ({"scheduling": {"provider": "kueue"}}, r"scheduling.queue: kueue needs the name of a queue"),
         (SHARED | {"scheduling": {"provider": "yunikorn"}}, r"scheduling.queue: yunikorn needs the name of a queue"),

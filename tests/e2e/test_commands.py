@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from tests.conftest import job
+from tests.documents import ROOT, block
 from tests.e2e.kube import CHART, Namespace, Release, kubectl, merge, run, wait_until
 
+MODELS = ROOT / "docs/models.md"
 LONG = ("--batch-size", 4, "--epochs", 300)
 
 
@@ -91,6 +93,23 @@ def test_the_same_again_starts_nothing(user, first):
     assert again.returncode == 0
     assert "these settings were submitted before; --force runs them again" in again.stdout
     assert state(user, "first") == before
+
+
+def test_a_model_of_the_users_own_file(user):
+    """Submit it, then change its file with Helm, which starts another run of the same release."""
+    (user.folder / "notebook.py").write_text(block("own model", MODELS))
+    done = user.submit("own", "--model", "notebook.py:model", "--model-args", "width=4", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = user.namespace.get("configmap", "own-result")["data"]
+    (user.folder / "changed.py").write_text(block("own model", MODELS).replace("0.25", "0.5"))
+    settings = ("--reuse-values", r"--set-file=code.notebook\.py=changed.py")
+    run("helm", "upgrade", "own", CHART, f"--namespace={user.namespace.name}", *settings, folder=user.folder)
+    again = Release("own", user.namespace, {})
+    assert again.finished()["status"]["jobDeploymentStatus"] == "Complete"
+    second = user.namespace.get("configmap", "own-result")["data"]
+    assert (second["succeeded"], second["run"] != first["run"]) == ("true", True)
+    assert second["loss"] != first["loss"]
+    assert user.command("cancel", "own", "--delete").returncode == 0
 
 
 @pytest.mark.full

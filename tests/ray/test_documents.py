@@ -1,4 +1,4 @@
-"""Run the examples of docs/data.md and docs/models.md, one after another, as a new user does."""
+"""Run the examples of docs/data.md and docs/models.md as a new user does."""
 
 import os
 import subprocess
@@ -47,3 +47,9 @@ def test_from_a_folder_of_images_to_a_prediction(photographs):
     predicted = ran([sys.executable, "-c", block("predict", MODELS)], photographs).strip("[]\n").split()
     labels = np.load(photographs / "images.npz")["y_test"][:10]
     assert sum(int(guess) == label for guess, label in zip(predicted, labels, strict=True)) >= 7
+
+
+def test_a_model_of_your_own(tmp_path):
+    (tmp_path / "notebook.py").write_text(block("own model", MODELS))
+    printed = ran(["sh", "-ec", block("own model run", MODELS)], tmp_path)
+    assert float(printed.partition("test accuracy ")[2].partition(",")[0]) > 0.9

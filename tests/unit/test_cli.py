@@ -70,7 +70,7 @@ def test_each_setting_stands_in_its_group_with_its_default_in_two_lines(capsys, 
         assert described, flag
         assert len(described[2].strip().splitlines()) <= 2, described[0]
         default = declared(field, "in_effect") or field.get_default()
-        has_default = not (field.is_required() or default is None or default is False)
+        has_default = not (field.is_required() or default is None or default is False or default == {})
         assert ("[default:" in described[2]) == (has_default or name == "address"), described[0]
 
 

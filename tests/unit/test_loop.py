@@ -35,7 +35,7 @@ def build(split: Split, batch: int = BATCH):
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
     strategy = tf.distribute.get_strategy()
-    so_far = tf.Variable(tf.zeros(2, tf.float64))
+    so_far = tf.Variable(tf.zeros(3, tf.float64))
     train = loop.compiled_training(strategy, model, update, training, so_far)
     return model.network, training, train, validation, loop.compiled_validation(strategy, model, validation), so_far
 
@@ -81,16 +81,16 @@ def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
 def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, step, images):
     batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
     assert batches.reached(seen) == (step, images)
-    journal, so_far = Journal(), tf.Variable(tf.zeros(2, tf.float64))
+    journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
     with Reporter(journal.put, so_far, batches, 4, done=2).epoch(3):
-        so_far.assign([seen / 2, seen])
+        so_far.assign([seen / 2, seen, 0])
     (told,) = journal.all()
     assert told[:4] == (3, step, 4, 0.5)
 
 
 def test_nothing_is_told_before_the_first_step(split, monkeypatch):
     monkeypatch.setattr(reporter, "REPORT_SECONDS", 0)
-    journal, so_far = Journal(), tf.Variable(tf.zeros(2, tf.float64))
+    journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
     with Reporter(journal.put, so_far, ResidentBatches(split, BATCH, Share(0, 1)), 1, done=0).epoch(1):
         pass
     assert journal.all() == []

@@ -175,7 +175,7 @@ def test_the_loop_is_fit(split, build, tolerance):
     validation = ResidentBatches(split, 64, Share(0, 1))
     strategy = tf.distribute.get_strategy()
     update = optimizer.update(model.optimizer, model.variables)
-    train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(2, tf.float64)))
+    train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(3, tf.float64)))
     validate = loop.compiled_validation(strategy, model, validation)
     ours = []
     for epoch in range(EPOCHS):

@@ -39,6 +39,9 @@ folder.
 {{- range .Files.Get "files/affects-result.json" | fromJsonArray }}
 {{- $_ := set $run . (get $settings .) }}
 {{- end }}
+{{- with .Values.code }}
+{{- $_ := set $run "code" . }}
+{{- end }}
 {{- printf "%s-%s" (include "mnist-job.fullname" .) (toJson $run | sha256sum | trunc 8) }}
 {{- end }}
 
@@ -169,6 +172,9 @@ matchExpressions:
 }}
 {{- with include "mnist-job.pushgatewayUrl" . }}
 {{- $_ := set $settings "pushgateway_url" . }}
+{{- end }}
+{{- if .Values.code }}
+{{- $_ := set $settings "code" "/etc/mnist-job/code" }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if not (kindIs "invalid" $value) }}

@@ -189,6 +189,13 @@ spec:
     - name: settings
       configMap:
         name: {{ include "mnist-job.clusterName" $root }}
+        {{- with $root.Values.code }}
+        items:
+          - {key: settings.yaml, path: settings.yaml}
+          {{- range $name, $_ := . }}
+          - {key: {{ replace "/" "__" $name }}, path: code/{{ $name }}}
+          {{- end }}
+        {{- end }}
     {{- end }}
     {{- if $claim }}
     - name: storage

@@ -4,7 +4,7 @@ together. (The rules for single values are in values.schema.json.)
 */}}
 {{- define "mnist-job.validate" -}}
 {{- $faults := list }}
-{{- range list "cluster" "workers" "resources" "storage" "pods" "metrics" "scheduling" }}
+{{- range list "cluster" "workers" "resources" "code" "storage" "pods" "metrics" "scheduling" }}
 {{- $faults = concat $faults (include (printf "mnist-job.faults.%s" .) $ | fromYamlArray) }}
 {{- end }}
 {{- if $faults }}
@@ -138,6 +138,19 @@ server: `helm template` or `helm lint` renders the chart.
   {{ $who }}.resources.requests: ephemeral-storage ({{ $disk }}) is greater than tmpSizeLimit ({{ $most }}); raise
   tmpSizeLimit, or lower the request
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "mnist-job.faults.code" -}}
+{{- if gt (len (toJson .Values.code)) 900000 }}
+- >-
+  code: the files are larger than 900 kB, which a ConfigMap cannot hold; build an image with them:
+  FROM the job's image, COPY your modules to /opt/code, and ENV PYTHONPATH=/opt/code
+{{- end }}
+{{- $model := .Values.settings.model | default "" }}
+{{- if and (regexMatch "^[^/]+[.]py:" $model) (not (hasKey .Values.code (regexFind "^[^:]+" $model))) }}
+- >-
+  settings.model: {{ $model }} is not in code; add it with --set-file code.{{ regexFind "^[^:]+" $model | replace "." "\\." }}=FILE
 {{- end }}
 {{- end }}
 

@@ -171,6 +171,8 @@ def _add_setting(section: Any, name: str, field: FieldInfo) -> None:
         kind["action"] = argparse.BooleanOptionalAction
     elif choices := [choice for choice in types if isinstance(choice, str)]:
         kind["choices"] = _Choices(choices)
+    elif name == "model_args":
+        kind["metavar"] = "NAME=VALUE"
     elif place is not None:
         kind["metavar"] = _PLACES[place][0]
     else:
@@ -187,6 +189,6 @@ def _shown_default(field: FieldInfo) -> str:
     default = field.get_default()
     if default is None:
         default = declared(field, "in_effect")
-    if default is None or default is False:
+    if default is None or default is False or default == {}:
         return ""
     return f" [default: {','.join(map(str, default)) if isinstance(default, tuple) else default}]"

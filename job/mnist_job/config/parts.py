@@ -3,12 +3,12 @@
 So every setting is declared once, with type, default, bounds and help, and the type checker holds each part to its own.
 """
 
+import json
 import math
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mnist_job.config.setting import setting
@@ -21,7 +21,14 @@ def _split_pairs(value: object) -> object:
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
     if not all(name and equals for name, equals, _ in pairs):
         raise ValueError("is not NAME=VALUE,NAME=VALUE")
-    return {name.strip(): yaml.safe_load(text) for name, _, text in pairs}
+    return {name.strip(): _scalar(text.strip()) for name, _, text in pairs}
+
+
+def _scalar(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _split_commas(value: object) -> object:
@@ -72,7 +79,7 @@ class ModelSettings(CodeSettings):
 
     model: str | None = setting(
         None,
-        "your network: FILE.py:FUNCTION, MODULE:FUNCTION or a .keras file [default: the reference network]",
+        "your network: FILE.py:FUNCTION, MODULE:FUNCTION or a .keras file",
         "training",
         affects_result=True,
         place="file",

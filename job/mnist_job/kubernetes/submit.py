@@ -17,10 +17,11 @@ from mnist_job.errors import ClusterError, JobError, UsageError
 from mnist_job.kubernetes import helm
 from mnist_job.kubernetes.kubeconfig import line
 from mnist_job.kubernetes.refusals import missing_right
+from mnist_job.models import source
 
 # The settings of `run` become the chart's `settings`, except these: the first set other values of the chart, and the
 # second are not used.
-ELSEWHERE = frozenset({"name", "output", "workers", "use_gpu", "pushgateway_url", "exporter_port"})
+ELSEWHERE = frozenset({"name", "output", "code", "workers", "use_gpu", "pushgateway_url", "exporter_port"})
 MEANINGLESS = frozenset({"address", "metrics_textfile", "kubernetes_result", "kubernetes_rayjob"})
 _CLEARING = re.compile(
     "an error occurred while cleaning up resources. original upgrade error: (?P<cause>.*): "
@@ -59,6 +60,11 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
     over: dict[str, Any] = {
         "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
     }
+    if config.model or config.code:
+        network = source.read(config.model, config.model_args, config.code, config.hidden_layers)
+        over["code"] = {name: _text(name, content) for name, content in network.code.files.items()}
+        if network.function and network.code.files:
+            over["settings"]["model"] = f"{network.module.replace('.', '/')}.py:{network.function}"
     if request.image:
         over["image"] = _image(request.image)
     if workers := _workers(config, request, faults):
@@ -132,6 +138,13 @@ def library() -> ModuleType:
             "with `helm install`)"
         ) from missing
     return helm_python
+
+
+def _text(name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: is not text, and a ConfigMap takes only that; build an image with it") from error
 
 
 def _workers(config: JobConfig, request: Request, faults: list[str]) -> dict[str, int | None]:

@@ -87,16 +87,18 @@ def read(model: str | None, arguments: Mapping[str, Any], folder: str | None, hi
     Raises UsageError if `--model` has no known form, or if a file cannot be read.
     """
     if model is None:
-        return Source(hidden_layers)
+        if arguments:
+            raise UsageError("--model-args: the default network takes none; name a function by --model")
+        return Source(hidden_layers, code=code.read(folder, []))
     match = _FUNCTION.fullmatch(model)
     if match is None:
         return Source(name=model, file=saved_model.existing(model).held(), code=code.read(folder, []))
     where = match["module"]
     if not where.endswith(".py"):
         return Source((), model, where, match["function"], arguments, code.read(folder, []))
-    root = Path(folder).expanduser().resolve() if folder is not None else Path(where).expanduser().resolve().parent
-    path = Path(where).expanduser().resolve()
-    if not path.is_file():
+    root = Path(folder).expanduser().absolute() if folder is not None else Path(where).expanduser().absolute().parent
+    path = Path(where).expanduser().absolute()
+    if not path.is_file() and not (path := root / where).is_file():
         raise UsageError(f"--model {model}: {where}: no such file")
     inside = path.is_relative_to(root)
     module = ".".join((path.relative_to(root) if inside else Path(path.name)).with_suffix("").parts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from rich import progress
 from rich.table import Column
@@ -118,7 +117,7 @@ class Stage:
                 self._log.info(
                     f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}  "
                     f"validation loss {entry.validation_loss:.4f}{shown}  {entry.seconds:.1f} s",
-                    **asdict(entry),
+                    **entry.columns(),
                 )
 
 

@@ -58,6 +58,7 @@ def _head(outcome: Outcome) -> str:
             ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
             ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy"),
             ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+            *((name, f"{value:.4f}", "as compiled") for name, value in evaluation.metrics.items()),
         ]
     figures.append(("duration", f"{outcome.finished - outcome.identity.started:.1f} s", f"ended {ended}"))
     shown = "".join(

@@ -91,6 +91,15 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         for label, recall in enumerate(evaluation.recall if len(evaluation.recall) <= MOST_CLASSES else []):
             if recall is not None:
                 recalls.labels(dataset, str(label)).set(recall)
+        if evaluation.metrics:
+            metrics = Gauge(
+                "mnist_job_test_metric",
+                "The loss and the metrics that the model was compiled with, on the held-out test data.",
+                ["dataset", "metric"],
+                registry=registry,
+            )
+            for metric, value in evaluation.metrics.items():
+                metrics.labels(dataset, metric).set(value)
     return registry
 
 

@@ -123,16 +123,8 @@ class Outcome:
     def history_csv(self) -> str:
         """Return the content of `history.csv`: one row for each epoch."""
         text = io.StringIO()
-        rows = [_columns(row) for row in self.training.history] if self.training else []
+        rows = [row.columns() for row in self.training.history] if self.training else []
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
-
-
-def _columns(row: Epoch) -> dict[str, Any]:
-    """Return a row with a column for each metric, like `train_auc` and `validation_auc`."""
-    columns = asdict(row)
-    for part in ("train", "validation"):
-        columns |= {f"{part}_{name}": value for name, value in columns.pop(f"{part}_metrics").items()}
-    return columns

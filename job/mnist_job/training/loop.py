@@ -73,7 +73,7 @@ def train(
         history = checkpoints.restore(*chosen, model)
     clock.ended("setup")
 
-    so_far = tf.Variable(tf.zeros(2, tf.float64))
+    so_far = tf.Variable(tf.zeros(3, tf.float64))
     train_epoch = compiled_training(strategy, model, update, batches, so_far)
     validate = compiled_validation(strategy, model, validation)
     clock.ended("tracing")
@@ -163,8 +163,8 @@ def compiled_training(
     """Compile an epoch of training to one function of the epoch's plan.
 
     The function returns the metrics of the epoch over all workers, as `fit` does: each batch is measured before its
-    update. `loss` is the mean over all images. After each step, the variable `so_far` has this worker's sum of the
-    loss and its number of images, so that another thread can read them.
+    update. `loss` is the mean over all images. After each step, the variable `so_far` has this worker's sums of the
+    loss and of the images, and a third one, so that another thread can read them.
     """
     network, workers = model.network, strategy.num_replicas_in_sync
 
@@ -173,25 +173,26 @@ def compiled_training(
         targets = model.targets(labels)
         with tf.GradientTape() as tape:
             answers = network(images, training=True)
-            # Keras divides it by the number of workers, as if all parts of a batch had the same size.
-            loss = network.compute_loss(images, targets, answers) * workers
-            # Summed over the workers: the mean over the global batch.
-            scaled = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
+            loss = mine = network.compute_loss(images, targets, answers)
+            if workers > 1:
+                loss *= workers  # Keras divides it by them, as if all parts of a batch had the same size
+                mine = loss * tf.cast(share, loss.dtype)  # summed over the workers: the mean over the global batch
+            scaled = model.optimizer.scale_loss(mine)
         gradients = tape.gradient(scaled, [variable.value for variable in model.variables])
         network.compute_metrics(images, targets, answers)
-        return optimizer.summed(gradients), _total(loss, images)
+        return optimizer.summed(gradients), _totals(model, loss, labels, answers)
 
     # The update is outside `strategy.run`, where Keras sums nothing over the workers: the gradients are sums already.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def epoch(plan: Plan) -> Metrics:
         network.reset_metrics()
-        sums = tf.zeros(2, tf.float64)
+        sums = tf.zeros(3, tf.float64)
         for i in tf.range(batches.steps):
             gradients, found = strategy.run(step, args=batches.batch(plan, i))
             update(gradients)
             sums += found
             so_far.assign(sums)
-        return _over_all_workers(strategy, network, sums)
+        return _over_all_workers(strategy, model, sums)
 
     epoch.get_concrete_function()  # traced here, once
     return epoch  # type: ignore[no-any-return]
@@ -208,35 +209,41 @@ def compiled_validation(
         targets = model.targets(labels)
         answers = network(images, training=False)
         network.compute_metrics(images, targets, answers)
-        return _total(network.compute_loss(images, targets, answers, training=False), images)
+        loss = network.compute_loss(images, targets, answers, training=False)
+        return _totals(model, loss, labels, answers)
 
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
     def validate(plan: Plan) -> Metrics:
         network.reset_metrics()
-        sums = tf.zeros(2, tf.float64)
+        sums = tf.zeros(3, tf.float64)
         for i in tf.range(batches.steps):
             images, labels, _ = batches.batch(plan, i)
             sums += check(images, labels)
-        return _over_all_workers(strategy, network, sums)
+        return _over_all_workers(strategy, model, sums)
 
     validate.get_concrete_function()
     return validate  # type: ignore[no-any-return]
 
 
-def _total(loss: Tensor, images: Tensor) -> Tensor:
-    """Return the sum of the loss over these images, and their number. The mean of no images is not a number."""
-    number = tf.cast(tf.shape(images)[0], tf.float64)
-    return tf.stack([tf.where(number > 0, tf.cast(loss, tf.float64) * number, 0.0), number])
+def _totals(model: Compiled, loss: Tensor, labels: Tensor, answers: Tensor) -> Tensor:
+    """Return three sums over these images: the loss, the images and, for a model without metrics, the hits."""
+    number = tf.cast(tf.shape(labels)[0], tf.float64)
+    hits = tf.constant(0.0, tf.float64)
+    if not model.was_compiled:
+        hits = tf.cast(tf.math.count_nonzero(tf.equal(tf.argmax(answers, 1, tf.int32), labels)), tf.float64)
+    # The mean loss of no images is not a number.
+    return tf.stack([tf.where(number > 0, tf.cast(loss, tf.float64) * number, 0.0), number, hits])
 
 
-def _over_all_workers(strategy: tf.distribute.Strategy, network: keras.Model, sums: Tensor) -> Metrics:
+def _over_all_workers(strategy: tf.distribute.Strategy, model: Compiled, sums: Tensor) -> Metrics:
     """Add up what the workers have measured. The variables of a Keras metric are sums over the images."""
-    variables = network.metrics_variables
+    variables = model.network.metrics_variables
     sums, *totals = added_up(strategy, [sums, *(variable.value for variable in variables)])
     for variable, total in zip(variables, totals, strict=True):
         variable.assign(total)
-    found: Metrics = network.get_metrics_result()
-    return found | {"loss": sums[0] / sums[1]}
+    loss, images, hits = tf.unstack(sums)
+    found: Metrics = model.network.get_metrics_result()
+    return found | {"loss": loss / images} | ({} if model.was_compiled else {"accuracy": hits / images})
 
 
 def _agreed_checkpoint(

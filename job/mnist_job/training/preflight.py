@@ -85,7 +85,7 @@ def _tried(source: Source, shapes: Shapes, examples: Split, folder: Path) -> Fou
         model = Compiled(network, 1e-3, examples.images, examples.labels)
         batches = ResidentBatches(examples, len(examples), Share(0, 1), seed=0)
         update = optimizer.update(model.optimizer, model.variables)
-        so_far = tf.Variable(tf.zeros(2, tf.float64))
+        so_far = tf.Variable(tf.zeros(3, tf.float64))
         loop.compiled_training(tf.distribute.get_strategy(), model, update, batches, so_far)(batches.plan(0))
         loop.compiled_validation(tf.distribute.get_strategy(), model, batches)(batches.plan(0))
     except JobError as error:

@@ -1,8 +1,8 @@
 """The messages that the first worker sends to the driver during training. The driver displays and stores them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,13 @@ class Epoch:
     seconds: float
     train_metrics: dict[str, float] = field(default_factory=dict)
     validation_metrics: dict[str, float] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, Any]:
+        """Return it as a flat mapping, with a column for each metric, like `train_auc` and `validation_auc`."""
+        columns = asdict(self)
+        for part in ("train", "validation"):
+            columns |= {f"{part}_{name}": value for name, value in columns.pop(f"{part}_metrics").items()}
+        return columns
 
 
 class Progress(NamedTuple):

@@ -18,7 +18,7 @@ REPORT_SECONDS = 1.0
 class Reporter:
     """A reporter in the first worker: it sends a Progress each second and at each epoch's end.
 
-    `so_far` is a variable with this worker's sums over the epoch: the loss, and the images. `done` is
+    `so_far` is a variable with this worker's sums over the epoch: the loss, the images, and the hits. `done` is
     the number of epochs that were trained before this start.
     """
 
@@ -30,7 +30,7 @@ class Reporter:
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[None]:
         """Report the progress of this epoch while the context is open, and at its end if no error is raised."""
-        self._so_far.assign([0.0, 0.0])
+        self._so_far.assign([0.0, 0.0, 0.0])
         began, ended = time.perf_counter(), threading.Event()
         reports = threading.Thread(target=self._report, args=(epoch, began, ended), name="live", daemon=True)
         reports.start()
@@ -46,7 +46,7 @@ class Reporter:
             self._tell(epoch, began)
 
     def _tell(self, epoch: int, began: float) -> None:
-        loss, seen = (float(x) for x in self._so_far.numpy())
+        loss, seen, _ = (float(x) for x in self._so_far.numpy())
         if not seen:  # the first step has not ended yet
             return
         now = time.perf_counter()
