@@ -45,6 +45,7 @@ def test_every_line_is_an_object_and_an_epochs_holds_its_history(finished):
     assert all(message.startswith("recall 0: ") for message in warnings)  # because it trained only one epoch
     (epoch,) = (line for line in lines if "epoch" in line)
     history = outcome(folder)["training"]["history"][0]
+    assert (history.pop("train_metrics"), history.pop("validation_metrics")) == ({}, {})
     assert {name: epoch[name] for name in history} == history
     assert [line["accuracy"] for line in lines if "accuracy" in line] == [document["accuracy"]]
 

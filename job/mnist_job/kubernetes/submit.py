@@ -17,7 +17,6 @@ from mnist_job.errors import ClusterError, JobError, UsageError
 from mnist_job.kubernetes import helm
 from mnist_job.kubernetes.kubeconfig import line
 from mnist_job.kubernetes.refusals import missing_right
-from mnist_job.models import source
 
 # The settings of `run` become the chart's `settings`, except these: the first set other values of the chart, and the
 # second are not used.
@@ -61,6 +60,8 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
         "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
     }
     if config.model or config.code:
+        from mnist_job.models import source  # it imports NumPy, which no other command needs
+
         network = source.read(config.model, config.model_args, config.code, config.hidden_layers)
         over["code"] = {name: _text(name, content) for name, content in network.code.files.items()}
         if network.function and network.code.files:

@@ -1,4 +1,5 @@
-"""The models: the reference network, and saved models, which may be damaged or malicious.
+"""The models: the reference network, those of users, and saved ones, which may be damaged or malicious.
 
-`training` builds the reference network, and `evaluation` loads saved models. Read `reference.py` first.
+`training` builds networks, and `evaluation` loads saved models. Read `source.py` first; `code.py` has the user's files,
+and `saved_model.py` loads a model.
 """

@@ -2,7 +2,7 @@
 
 Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and the one of Keras 2 exchanges messages for each
 metric at each step. So this module has its own loop: one compiled function runs a whole epoch on data that is already
-on the device. The workers exchange the gradients once a step, and the sums of three metrics twice an epoch.
+on the device. The workers exchange the gradients once a step, and the sums of all metrics twice an epoch.
 """
 
 import json
@@ -65,6 +65,9 @@ def train(
     network = source.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
     some = training.train.images[:EXAMPLES], training.train.labels[:EXAMPLES]
     model = Compiled(network, learning_rate(config, batches.steps), *some, workers=share.workers)
+    if not source.is_reference:  # its function may not start from the same weights everywhere
+        first = network.get_weights() if share.rank == 0 else None
+        network.set_weights(ray.train.collective.broadcast_from_rank_zero(first))
     update = optimizer.update(model.optimizer, model.variables)
     del training, some  # free the memory: the data is on the device now
 
