@@ -68,8 +68,9 @@ def main(data: str, *settings: str) -> None:
     from mnist_job.training import loop, optimizer
     from mnist_job.training.batches import ResidentBatches, Share
     from mnist_job.training.compiled import Compiled
+    from mnist_job.training.strategy import joined
 
-    strategy = loop.start_tensorflow(JobConfig())
+    strategy = joined(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
     share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
     images = load_training(JobConfig(data=data, validation_split="tail")).train

@@ -3,7 +3,6 @@
 So every setting is declared once, with type, default, bounds and help, and the type checker holds each part to its own.
 """
 
-import json
 import math
 import re
 from typing import Annotated, Literal
@@ -12,28 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mnist_job.config.setting import setting
-
-
-def _split_pairs(value: object) -> object:
-    """Split the text of a flag or variable: `width=64,depth=3` is the same as the mapping in a YAML file."""
-    if not isinstance(value, str):
-        return value
-    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-    if not all(name and equals for name, equals, _ in pairs):
-        raise ValueError("is not NAME=VALUE,NAME=VALUE")
-    return {name.strip(): _scalar(text.strip()) for name, _, text in pairs}
-
-
-def _scalar(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _split_commas(value: object) -> object:
-    """Split the text of a flag or variable at its commas: `128,64` is the same as `[128, 64]` in a YAML file."""
-    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+from mnist_job.config.texts import split_commas, split_pairs, worker_range
 
 
 class Part(BaseModel):
@@ -85,7 +63,7 @@ class ModelSettings(CodeSettings):
         place="file",
         min_length=1,
     )
-    model_args: Annotated[dict[str, bool | int | float | str | None], BeforeValidator(_split_pairs)] = setting(
+    model_args: Annotated[dict[str, bool | int | float | str | None], BeforeValidator(split_pairs)] = setting(
         {}, "arguments of that function: width=64,depth=3", "training", affects_result=True
     )
 
@@ -147,7 +125,7 @@ class LoopSettings(TrainingDataSettings, ModelSettings):
         "training",
         affects_result=True,
     )
-    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_split_commas)] = (
+    hidden_layers: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(split_commas)] = (
         setting(
             (128, 64),
             "units of each hidden layer, separated by commas",
@@ -269,9 +247,3 @@ class DeliverySettings(RaySettings):
         if parts.username or parts.password:
             raise ValueError("contains a password, which would be stored with the results; use a proxy that adds it")
         return value
-
-
-def worker_range(workers: int | str) -> tuple[int, int]:
-    """Return the least and the greatest number of workers of `2` or `MIN:MAX`."""
-    least, _, most = str(workers).partition(":")
-    return int(least), int(most or least)

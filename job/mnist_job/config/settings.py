@@ -15,9 +15,9 @@ from mnist_job.config.parts import (
     GateSettings,
     Part,
     TrainerSettings,
-    worker_range,
 )
 from mnist_job.config.setting import declared, setting
+from mnist_job.config.texts import worker_range
 
 FORMER_DEFAULTS: dict[str, Any] = {"validation_split": "tail", "model": None, "model_args": {}}
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""

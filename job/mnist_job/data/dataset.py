@@ -103,7 +103,7 @@ def check(config: TrainingDataSettings) -> Summary:
     of_class = np.bincount(training.train.labels, minlength=training.classes)
     facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
     examples = Split(training.train.images[:EXAMPLES].copy(), training.train.labels[:EXAMPLES].copy())
-    train, validation, training_scale = len(training.train), len(training.validation), training.scale
+    train, validation, scale = len(training.train), len(training.validation), training.scale
     del training  # free the memory before the test images are read
     test = load_test(config.data)
     _check_fits(test, shape, of_class, sources.place(config.data), "test")
@@ -118,7 +118,7 @@ def check(config: TrainingDataSettings) -> Summary:
         sha256=digest.hexdigest(),
         holdout=holdout,
         absent=np.flatnonzero(of_class == 0).tolist(),
-        scale=training_scale,
+        scale=scale,
         examples=examples,
         training_facts=facts,
         test_facts=test_facts(test),

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
-from mnist_job.config.sources import flag
 from mnist_job.data import dataset, sources
 from mnist_job.distributed import capacity, cluster, trainer
 from mnist_job.errors import (
@@ -55,7 +54,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             summary = dataset.check(config)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
-        this.identity = replace(this.identity.with_settings(config, summary.sha256), code=source.code.checksums)
+        this.identity = this.identity.with_settings(config, summary.sha256, source.code.checksums)
         with this.stage("data", UsageError):
             mine = Record.of(this.identity.config, summary.sha256, this.identity.code)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
@@ -66,7 +65,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
         else:
             if not source.is_reference:
                 with this.stage("data", UsageError, f"trying the model {config.model}"):
-                    _try(source, config, summary)
+                    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
+                    preflight.check(source, shapes, summary.examples, config.model_fields_set)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
@@ -75,8 +75,9 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, source, summary, folder, evaluator)
-                own = not source.is_reference
-                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted=own)
+                candidate = Candidate(
+                    trained.model, trained.model.path, trained.manifest[MODEL], trusted=not source.is_reference
+                )
                 outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
@@ -104,18 +105,6 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
-
-
-def _try(source: Source, config: JobConfig, summary: dataset.Summary) -> None:
-    """Try a user's model on a few examples. Raises UsageError if it does not work, or has an optimizer of its own."""
-    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-    found = preflight.check(source, shapes, summary.examples)
-    if found.was_compiled:
-        for name in ("learning_rate", "learning_rate_schedule"):
-            if name in config.model_fields_set:
-                raise UsageError(
-                    f"{flag(name)}: {config.model} compiles an optimizer of its own; change it there (--model-args)"
-                )
 
 
 def _trained(
@@ -158,11 +147,7 @@ def _trained(
 
 
 def _evaluated(
-    this: Run,
-    evaluator: Evaluator,
-    candidate: Candidate,
-    checked: dataset.Facts,
-    training: TrainingRecord | None = None,
+    this: Run, evaluator: Evaluator, candidate: Candidate, checked: dataset.Facts, record: TrainingRecord | None = None
 ) -> Outcome:
     """Evaluate the model and return the outcome."""
     started = time.time()
@@ -172,7 +157,7 @@ def _evaluated(
         identity=this.identity,
         finished=time.time(),
         exit_code=0,
-        training=training,
+        training=record,
         evaluation=result,
         evaluation_seconds=time.time() - started,
         model_sha256=sha256,

@@ -39,10 +39,10 @@ class Identity:
     versions: dict[str, str] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
 
-    def with_settings(self, config: Settings, data_sha256: str) -> "Identity":
-        """Return the identity with the settings and the checksum that are known after reading the data."""
+    def with_settings(self, config: Settings, data_sha256: str, code: dict[str, str]) -> "Identity":
+        """Return the identity with the settings and checksums that are known after reading the data and the code."""
         settled = config.model_dump(mode="json")
-        return replace(self, config=settled, config_hash=config.config_hash(), data_sha256=data_sha256)
+        return replace(self, config=settled, config_hash=config.config_hash(), data_sha256=data_sha256, code=code)
 
     @classmethod
     def of(cls, config: Settings) -> "Identity":

@@ -5,12 +5,9 @@ metric at each step. So this module has its own loop: one compiled function runs
 on the device. The workers exchange the gradients once a step, and the sums of all metrics twice an epoch.
 """
 
-import json
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
 import keras
 import ray.train.collective
@@ -18,17 +15,16 @@ import tensorflow as tf
 
 from mnist_job.config.parts import LoopSettings
 from mnist_job.data import dataset, verify
-from mnist_job.errors import ClusterError
 from mnist_job.models.source import Shapes, Source
 from mnist_job.phases import Clock
-from mnist_job.training import optimizer, private
+from mnist_job.training import optimizer
 from mnist_job.training.batches import Plan, ResidentBatches, Share, Tensor
 from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.compiled import Compiled, added_up
 from mnist_job.training.progress import Epoch, Spent, Start, Tell
 from mnist_job.training.reporter import Reporter
+from mnist_job.training.strategy import joined
 
-FIRST_WORKER_SECONDS = 30.0  # after this, TensorFlow waits for the first worker itself
 EXAMPLES = 8  # to build a model's parts, and its metrics, on the first worker as on the others
 VALIDATION_IMAGES_A_STEP = 1024  # for each worker: enough to keep a device busy, and few enough for any model
 
@@ -54,7 +50,7 @@ def train(
     """
     # First: after this worker has joined the others, they would wait for it if it failed.
     training = verify.load_training(config, checked)
-    strategy = start_tensorflow(config)
+    strategy = joined(config)
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
 
@@ -113,42 +109,6 @@ def train(
 
 def _numbers(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
-
-
-def start_tensorflow(config: LoopSettings) -> tf.distribute.Strategy:
-    """Let TensorFlow use the CPUs or the GPU of this worker, and join the other workers.
-
-    Raises ClusterError if a GPU is required and TensorFlow finds none.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(config.threads_per_worker)
-    tf.config.threading.set_inter_op_parallelism_threads(config.threads_per_worker)
-    if config.use_gpu and not tf.config.list_physical_devices("GPU"):
-        raise ClusterError(
-            "--use-gpu: TensorFlow sees no GPU in a worker that Ray gave one; the image or environment needs "
-            "tensorflow[and-cuda] and the node its driver"
-        )
-    _await_first_worker()
-    private.leave_silent_workers_to_ray(config.worker_timeout)
-    # `timeout_seconds` is not set: it would start a thread for each collective that sleeps until the timeout (tsl's
-    # SchedClosureAfter), and after about ten thousand steps no more threads could start. Ray Train's health check
-    # finds silent workers instead.
-    implementation = tf.distribute.experimental.CommunicationImplementation
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            implementation=implementation.NCCL if config.use_gpu else implementation.RING
-        )
-    )
-
-
-def _await_first_worker() -> None:
-    """Wait until the first worker listens. TensorFlow would sleep for a second after its first look."""
-    config = json.loads(os.environ["TF_CONFIG"])
-    host, _, port = config["cluster"]["worker"][0].rpartition(":")
-    started = time.monotonic()
-    while config["task"]["index"] > 0 and time.monotonic() < started + FIRST_WORKER_SECONDS:
-        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=1):
-            return
-        time.sleep(0.01)
 
 
 def learning_rate(

@@ -11,10 +11,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_job.config.sources import flag
 from mnist_job.data.dataset import Split
 from mnist_job.errors import JobError, UsageError, one_line
 from mnist_job.models import code, saved_model
@@ -25,6 +27,9 @@ if TYPE_CHECKING:  # imported by the process that tries the model
     import keras
 
 
+OF_OUR_OPTIMIZER = ("learning_rate", "learning_rate_schedule")
+
+
 @dataclass(frozen=True)
 class Found:
     """What the trial has found out: whether the author compiled the model, and its number of weights."""
@@ -33,8 +38,12 @@ class Found:
     parameters: int
 
 
-def check(source: Source, shapes: Shapes, examples: Split) -> Found:
-    """Try the model in another process. Raises UsageError, in one line, if it cannot be built, trained or saved."""
+def check(source: Source, shapes: Shapes, examples: Split, given: Collection[str] = ()) -> Found:
+    """Try the model in another process. `given` has the names of the settings that the user has set.
+
+    Raises UsageError, in one line, if the model cannot be built, trained or saved, or has its own optimizer and the
+    user sets a learning rate.
+    """
     with tempfile.TemporaryDirectory(prefix="mnist-job-") as empty:  # Python imports from the current folder
         tried = subprocess.run(  # noqa: S603 this module
             [sys.executable, "-m", __spec__.name],
@@ -52,7 +61,12 @@ def check(source: Source, shapes: Shapes, examples: Split) -> Found:
         ) from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
-    return Found(**answer)
+    found = Found(**answer)
+    if found.was_compiled and (set_ := [name for name in OF_OUR_OPTIMIZER if name in given]):
+        raise UsageError(
+            f"{flag(set_[0])}: {source.name} compiles an optimizer of its own; change it there (--model-args)"
+        )
+    return found
 
 
 def main() -> None:
