@@ -66,7 +66,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             if not source.is_reference:
                 with this.stage("data", UsageError, f"trying the model {config.model}"):
                     shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-                    preflight.check(source, shapes, summary.examples, config.model_fields_set)
+                    preflight.check(source, shapes, summary.examples, config.model_dump(exclude_defaults=True))
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")

@@ -39,7 +39,7 @@ class Found:
 
 
 def check(source: Source, shapes: Shapes, examples: Split, given: Collection[str] = ()) -> Found:
-    """Try the model in another process. `given` has the names of the settings that the user has set.
+    """Try the model in another process. `given` has the names of the settings that differ from their defaults.
 
     Raises UsageError, in one line, if the model cannot be built, trained or saved, or has its own optimizer and the
     user sets a learning rate.
