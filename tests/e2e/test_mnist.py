@@ -22,6 +22,7 @@ def claim(open_namespace, image) -> str:
 
 
 @pytest.mark.full
+@pytest.mark.full
 def test_two_workers_are_as_good_as_one_machine(release, open_namespace, image, claim):
     """The job uses its defaults. On one machine, the lowest accuracy of five seeds was 0.9791."""
     before = open_namespace.resources()

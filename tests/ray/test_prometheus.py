@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import TINY, TOKEN, WAIT_SECONDS, Head, free_port, job, ray_head, start, wait_for
@@ -46,6 +47,7 @@ def training(head: Head, folder: Path) -> Iterator[None]:
     assert process.returncode == 130
 
 
+@pytest.mark.full
 def test_every_query_of_the_dashboard_finds_something(pushgateway, tmp_path):
     exporter = free_port()
     with ray_head(tmp_path, "--num-cpus=2") as head:

@@ -33,7 +33,7 @@ def variables(constraint=None) -> list[keras.Variable]:
     return layer.trainable_variables
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(arguments=st.fixed_dictionaries(PLAIN), seed=st.integers(0, 2**16), scale=st.floats(1e-4, 1e3))
 def test_the_kernel_is_keras_own_adam(arguments, seed, scale):
     ours, theirs = variables(), variables()
