@@ -92,13 +92,17 @@ def kill(release: Release, whom: str) -> None:
 
 
 def goes_on(release: Release, rayjob: str) -> int:
-    """Wait until the run of this RayJob prints from which epoch it resumes, and return that epoch."""
+    """Wait until the run of this RayJob says from which epoch it resumes, or evaluates. Return that epoch.
+
+    Workers that have lost their head may have trained the last epochs before they ended.
+    """
 
     def told() -> list[str]:
         printed = release.namespace.kubectl("logs", f"--selector=job-name={rayjob}", "--tail=-1", "--ignore-errors")
-        return re.findall(r"training on 2 workers, from epoch (\d+)", printed)
+        evaluates = [str(EPOCHS + 1)] if "evaluating on the test data" in printed else []
+        return re.findall(r"training on 2 workers, from epoch (\d+)", printed) or evaluates
 
-    return int(wait_until(told, f"{rayjob} to go on")[-1])
+    return int(wait_until(told, f"{rayjob} to resume")[-1])
 
 
 def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
