@@ -106,26 +106,23 @@ def regression() -> keras.Model:
     return network
 
 
-def bfloat16() -> keras.Model:
-    keras.config.set_dtype_policy("mixed_bfloat16")
+def half(policy: str) -> keras.Model:
+    keras.config.set_dtype_policy(policy)
     try:
         network = dense()
+        # With float16, Keras adds the scaling of the loss here.
+        network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     finally:
         keras.config.set_dtype_policy("float32")
-    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return network
+
+
+def bfloat16() -> keras.Model:
+    return half("mixed_bfloat16")
 
 
 def float16() -> keras.Model:
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        network = dense()
-        network.compile(
-            "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
-        )  # Keras adds the scaling of the loss
-    finally:
-        keras.config.set_dtype_policy("float32")
-    return network
+    return half("mixed_float16")
 
 
 def as_fit_takes_them(split: Split, batches: ResidentBatches, targets: Callable) -> Iterator[tuple]:

@@ -49,14 +49,17 @@ def existing(place: str) -> files.File:
     raise UsageError(f"--model {shown}: {'is a folder; give a .keras file' if is_folder else 'no such file'}")
 
 
-def load(file: Path, name: str) -> "keras.Model":
-    """Load the model from a .keras file. Raises EvaluationError, whose message calls the model `name`."""
+def load(file: Path, name: str, *, compiled: bool = False) -> "keras.Model":
+    """Load the model from a .keras file; if `compiled`, with its optimizer, loss and metrics.
+
+    Raises EvaluationError, whose message calls the model `name`.
+    """
     import keras
 
     if fault := _fault(file):
         raise refused(name, f"cannot be loaded as a Keras model: it {fault}")
     try:
-        return keras.saving.load_model(file, compile=False)
+        return keras.saving.load_model(file, compile=compiled)
     except Exception as error:  # Keras raises any kind, with the whole configuration in the message
         raise refused(name, f"cannot be loaded as a Keras model: {_cause(file, error)}") from error
 
@@ -73,18 +76,13 @@ def load_own(file: Path) -> "keras.Model":
 
 def trained_before(model: files.File, name: str) -> "keras.Model":
     """Load a saved model to train it further, with its optimizer, loss and metrics. Raises UsageError, in one line."""
-    import keras
-
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
         file.write_bytes(model.read())
         try:
-            load(file, name)
-            return keras.saving.load_model(file)
-        except Exception as error:
-            raise UsageError(
-                f"--model {error}" if isinstance(error, EvaluationError) else f"--model {name}: {error}"
-            ) from error
+            return load(file, name, compiled=True)
+        except EvaluationError as error:
+            raise UsageError(f"--model {error}") from error
 
 
 def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:

@@ -112,11 +112,10 @@ class Stage:
                     completed=entry.epoch - 1 + entry.step / entry.steps,
                 )
             case Epoch():
-                validated = {"accuracy": entry.validation_accuracy, **entry.validation_metrics}
-                shown = "".join(f"  validation {name} {x:.4f}" for name, x in validated.items() if x is not None)
+                validated = "".join(f"  validation {name} {x:.4f}" for name, x in entry.measured("validation").items())
                 self._log.info(
-                    f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}  "
-                    f"validation loss {entry.validation_loss:.4f}{shown}  {entry.seconds:.1f} s",
+                    f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}{validated}  "
+                    f"{entry.seconds:.1f} s",
                     **entry.columns(),
                 )
 

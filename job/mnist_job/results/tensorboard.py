@@ -76,16 +76,12 @@ class EventFiles:
 
     def _epoch(self, entry: Epoch) -> None:
         values = {
-            "epoch_loss": entry.train_loss,
-            **_by_epoch(entry.train_accuracy, entry.train_metrics),
+            **{f"epoch_{name}": value for name, value in entry.measured("train").items()},
             "epoch_learning_rate": entry.learning_rate,
             "epoch_images_per_second": self._images_per_second,
         }
         self._scalars("train", entry.epoch, values)
-        values = {
-            "epoch_loss": entry.validation_loss,
-            **_by_epoch(entry.validation_accuracy, entry.validation_metrics),
-        }
+        values = {f"epoch_{name}": value for name, value in entry.measured("validation").items()}
         self._scalars("validation", entry.epoch, values)
 
     def _begin(self, step: int) -> None:
@@ -128,9 +124,3 @@ class EventFiles:
             if not self._warned:
                 self._warned = True
                 self._log.warning(f"TensorBoard's files are not up to date: {' '.join(str(error).split())}")
-
-
-def _by_epoch(accuracy: float | None, metrics: dict[str, float]) -> dict[str, float]:
-    """Return the values of an epoch's metrics by the tags of Keras's callback."""
-    found = metrics if accuracy is None else {"accuracy": accuracy} | metrics
-    return {f"epoch_{name}": value for name, value in found.items()}

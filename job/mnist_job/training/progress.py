@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class Epoch:
     seconds: float
     train_metrics: dict[str, float] = field(default_factory=dict)
     validation_metrics: dict[str, float] = field(default_factory=dict)
+
+    def measured(self, part: Literal["train", "validation"]) -> dict[str, float]:
+        """Return the loss, the accuracy if there is one, and the other metrics of this part, by their names."""
+        values: dict[str, float | None] = {"loss": getattr(self, f"{part}_loss")}
+        values |= {"accuracy": getattr(self, f"{part}_accuracy")} | getattr(self, f"{part}_metrics")
+        return {name: value for name, value in values.items() if value is not None}
 
     def columns(self) -> dict[str, Any]:
         """Return it as a flat mapping, with a column for each metric, like `train_auc` and `validation_auc`."""
