@@ -99,6 +99,11 @@ def test_own_modules_travel_with_it(submitted, tmp_path, folder):
     assert_equal(submitted(*where), render(values))
 
 
+def test_a_saved_model_of_the_cluster_is_not_looked_for_here(submitted):
+    model = "/storage/runs/first/model.keras"
+    assert_equal(submitted("--model", model), render({"settings": {"model": model}}))
+
+
 def test_flags_beat_the_values_file_and_defaults_do_not(submitted, tmp_path):
     file = tmp_path / "values.yaml"
     file.write_text("settings: {epochs: 3, seed: 3}\nworkerGroups: {default: {replicas: 3}}\npodLabels: {a: b}\n")

@@ -6,7 +6,7 @@ import pytest
 
 from mnist_job.data.dataset import Split
 from mnist_job.errors import UsageError
-from mnist_job.models import source
+from mnist_job.models import code, source
 from mnist_job.models.source import Shapes
 from mnist_job.training import preflight
 from mnist_job.training.compiled import Compiled
@@ -115,3 +115,28 @@ def test_a_loss_that_is_a_sum_is_refused():
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
     with pytest.raises(UsageError, match="the loss has reduction='sum'"):
         Compiled(network, 1e-3, EXAMPLES.images, EXAMPLES.labels)
+
+
+def test_a_frame_is_the_users_only_if_it_is_in_the_users_files(tmp_path):
+    """Also if this program is installed below a folder named `code`, and if the user's file is in one."""
+    written(tmp_path / "code", "def model():\n    raise ValueError('mine')", "code/notebook.py")
+    place = str(tmp_path / "code/code/notebook.py")
+    with pytest.raises(UsageError, match=r": notebook\.py:4: in model\(\): ValueError: mine"):
+        preflight.check(source.read(f"{place}:model", {}, None, ()), SHAPES, EXAMPLES)
+    try:
+        exec(compile("1 / 0", "/home/ann/code/other.py", "exec"))
+    except ZeroDivisionError as error:
+        assert code.told(error) == "ZeroDivisionError: division by zero"
+
+
+def test_a_saved_model_is_trained_further_and_its_file_is_recorded(tmp_path):
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    network.compile("sgd", "sparse_categorical_crossentropy")
+    network.save(tmp_path / "model.keras")
+    saved = source.read(str(tmp_path / "model.keras"), {}, None, ())
+    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled
+    assert list(saved.checksums) == [str(tmp_path / "model.keras")]
+    (tmp_path / "model.keras").write_bytes(b"no model")
+    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled  # read once
+    with pytest.raises(UsageError, match=r"--model .*model\.keras: cannot be loaded as a Keras model: it is not a"):
+        preflight.check(source.read(str(tmp_path / "model.keras"), {}, None, ()), SHAPES, EXAMPLES)

@@ -60,12 +60,13 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
         "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
     }
     if config.model or config.code:
-        from mnist_job.models import source  # it imports NumPy, which no other command needs
+        from mnist_job.models import code, source  # they import NumPy, which no other command needs
 
-        network = source.read(config.model, config.model_args, config.code, config.hidden_layers)
-        over["code"] = {name: _text(name, content) for name, content in network.code.files.items()}
-        if network.function and network.code.files:
-            over["settings"]["model"] = f"{network.module.replace('.', '/')}.py:{network.function}"
+        function = source.read_function(config.model, config.code)
+        files = (function.code if function else code.read(config.code, [])).files
+        over["code"] = {name: _text(name, content) for name, content in files.items()}
+        if function is not None and (file := f"{function.module.replace('.', '/')}.py") in files:
+            over["settings"]["model"] = f"{file}:{function.name}"
     if request.image:
         over["image"] = _image(request.image)
     if workers := _workers(config, request, faults):

@@ -15,6 +15,7 @@ from pathlib import Path
 from mnist_job.errors import UsageError, one_line
 
 MOST_BYTES = 100 * 2**20
+FOLDER = "mnist-job-code"  # marks the user's frames in a traceback: no other folder has this name
 _LEFT_OUT = ("__pycache__",)
 
 
@@ -32,7 +33,7 @@ class Code:
     @contextmanager
     def importable(self, folder: Path) -> Iterator[None]:
         """Write the files below `folder`, and let Python import them in this context, before all other packages."""
-        place = folder / "code"
+        place = folder / FOLDER
         for name, content in self.files.items():
             path = place / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +74,14 @@ def read(folder: str | None, files: list[str]) -> Code:
 def told(error: BaseException) -> str:
     """Return an exception of the user's code in one line, with the last file and line of that code."""
     text = one_line(f"{type(error).__name__}: {error}", 300)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/code/" in frame.filename]
-    if isinstance(error, SyntaxError) and error.filename and "/code/" in error.filename:
-        return f"{error.filename.rpartition('/code/')[2]}:{error.lineno}: {text}"
-    if not frames:
-        return text
-    return f"{frames[-1].filename.rpartition('/code/')[2]}:{frames[-1].lineno}: in {frames[-1].name}(): {text}"
+    if isinstance(error, SyntaxError) and (file := _own(error.filename)):
+        return f"{file}:{error.lineno}: {text}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if file := _own(frame.filename):
+            return f"{file}:{frame.lineno}: in {frame.name}(): {text}"
+    return text
+
+
+def _own(path: str | None) -> str:
+    """Return the path of a file of the user's code as the user knows it, or an empty text for any other file."""
+    return (path or "").partition(f"/{FOLDER}/")[2]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnist_job.errors import UsageError
 from mnist_job.models import code, saved_model
@@ -29,6 +29,14 @@ class Shapes:
     seed: int
 
 
+class Function(NamedTuple):
+    """A function of a module, and the user's files, which have the module unless it is installed."""
+
+    module: str
+    name: str
+    code: Code
+
+
 @dataclass(frozen=True)
 class Source:
     """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`."""
@@ -45,6 +53,11 @@ class Source:
     def is_reference(self) -> bool:
         """Whether it is the reference network."""
         return not self.function and self.file is None
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each file that the network comes from, in hexadecimal."""
+        return self.code.checksums | ({self.name: self.file.sha256()} if self.file is not None else {})
 
     def build(self, shapes: Shapes) -> "keras.Model":
         """Build the network in this process, in which the code is importable. Raises UsageError, in one line."""
@@ -90,18 +103,23 @@ def read(model: str | None, arguments: Mapping[str, Any], folder: str | None, hi
         if arguments:
             raise UsageError("--model-args: the default network takes none; name a function by --model")
         return Source(hidden_layers, code=code.read(folder, []))
-    match = _FUNCTION.fullmatch(model)
+    if (function := read_function(model, folder)) is not None:
+        return Source((), model, function.module, function.name, arguments, function.code)
+    return Source(name=model, file=saved_model.existing(model).held(), code=code.read(folder, []))
+
+
+def read_function(model: str | None, folder: str | None) -> Function | None:
+    """Return the function that `--model` names, or None if it names none. Raises UsageError if a file is missing."""
+    match = _FUNCTION.fullmatch(model or "")
     if match is None:
-        return Source(name=model, file=saved_model.existing(model).held(), code=code.read(folder, []))
+        return None
     where = match["module"]
     if not where.endswith(".py"):
-        return Source((), model, where, match["function"], arguments, code.read(folder, []))
+        return Function(where, match["function"], code.read(folder, []))
     root = Path(folder).expanduser().absolute() if folder is not None else Path(where).expanduser().absolute().parent
     path = Path(where).expanduser().absolute()
     if not path.is_file() and not (path := root / where).is_file():
         raise UsageError(f"--model {model}: {where}: no such file")
     inside = path.is_relative_to(root)
     module = ".".join((path.relative_to(root) if inside else Path(path.name)).with_suffix("").parts)
-    return Source(
-        (), model, module, match["function"], arguments, code.read(folder, [] if folder and inside else [where])
-    )
+    return Function(module, match["function"], code.read(folder, [] if folder and inside else [where]))

@@ -54,7 +54,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             summary = dataset.check(config)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
-        this.identity = this.identity.with_settings(config, summary.sha256, source.code.checksums)
+        this.identity = this.identity.with_settings(config, summary.sha256, source.checksums)
         with this.stage("data", UsageError):
             mine = Record.of(this.identity.config, summary.sha256, this.identity.code)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
