@@ -214,12 +214,13 @@ def test_a_driver_that_ignores_its_timeout_ends_with_the_code_of_its_stage(tmp_p
 )
 def test_a_driver_ends_with_its_parent_and_the_next_run_clears_up(tmp_path, before):
     """The kernel does this, or a thread on systems whose kernel cannot."""
+    before = f"{before}; supervisor._PLACES = [{str(tmp_path)!r}]"  # no other test's run clears up there
     process, (driver, folder) = started("ready()\ntime.sleep(1000)", tmp_path, before=before)
     process.kill()
     process.communicate(timeout=WAIT_SECONDS)  # until the driver has also closed its standard output
     psutil.wait_procs([psutil.Process(int(driver))] if psutil.pid_exists(int(driver)) else [], WAIT_SECONDS)
     assert Path(folder).exists()
-    assert ended("pass", tmp_path).returncode == 0
+    assert ended("pass", tmp_path, before=before).returncode == 0
     assert not Path(folder).exists()
 
 

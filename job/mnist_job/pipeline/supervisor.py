@@ -29,6 +29,8 @@ from mnist_job.log import Log
 from mnist_job.system import processes, temporary
 from mnist_job.system.fork import SIGNALS, Fork, signals_wait, tell
 
+# Not below TMPDIR: its path may be too long for Ray's sockets.
+_PLACES = ["/tmp"]  # noqa: S108 the folder has a random name, and is for this user alone
 _RAYS_OWN = {processes.RAYLET: "raylet", "raylet": "raylet", "gcs_server": "GCS"}
 
 
@@ -63,8 +65,8 @@ def supervised(config: Settings, log: Log, work: Callable[[], int], *, dry_run: 
 @contextlib.contextmanager
 def _private_folder() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        try:  # not below TMPDIR: its path may be too long for Ray's sockets
-            stack.enter_context(temporary.private(["/tmp"]))  # noqa: S108 with a random name, for this user alone
+        try:
+            stack.enter_context(temporary.private(_PLACES))
         except OSError as error:
             raise UsageError(f"no temporary folder can be made: {error}; free some space, or set TMPDIR") from error
         yield
