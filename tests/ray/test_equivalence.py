@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset, sources
+from mnist_job.data import dataset
 from mnist_job.distributed import cluster, trainer
-from mnist_job.models import source
+from mnist_job.models import origin as origins
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
 from mnist_job.training.checkpoint import Checkpoints
@@ -24,13 +24,13 @@ def ray():
 
 
 def losses(tmp_path, **settings) -> list[Epoch]:
-    config = JobConfig(data=sources.absolute("digits"), cpus_per_worker=0.5, seed=3, **settings)
-    network = source.read(config.model, config.model_args, None, config.hidden_layers)
+    config = JobConfig(data="digits", cpus_per_worker=0.5, seed=3, **settings)
+    origin = origins.read(config)
     with RunFolder.opened(str(tmp_path), "job", RUN) as folder:
         checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, RUN)
-        checked = dataset.check(config).training_facts
+        checked = dataset.check(config, origin.data).training_facts
         history = trainer.train(
-            config, network, checked, folder, checkpoints, Clock(), lambda entry: None
+            config, origin, checked, folder, checkpoints, Clock(), lambda entry: None
         ).checkpoint.history
         folder.clear()
     return history

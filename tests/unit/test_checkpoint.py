@@ -11,14 +11,15 @@ import pytest
 from pyarrow import fs
 
 from mnist_job.bounds import worth_a_restart
+from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
+from mnist_job.data.arrays import Split
 from mnist_job.errors import TrainingError
 from mnist_job.evaluation.task import Evaluator
 from mnist_job.log import Log
+from mnist_job.models import origin as origins
 from mnist_job.models import reference
-from mnist_job.models.code import Code
-from mnist_job.models.source import Source
 from mnist_job.pipeline import job
 from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
@@ -37,8 +38,8 @@ def history(epochs: int) -> list[Epoch]:
 
 @pytest.fixture
 def trained():
-    images, labels = np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32)
-    model = Compiled(reference.build((4, 5), 3, 255, (6,)), 1e-2, images, labels)
+    examples = Split(np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32))
+    model = Compiled(reference.build((4, 5), 3, 255, (6,)), 1e-2, examples)
     model.optimizer.build(model.variables)
     return model
 
@@ -212,6 +213,7 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(trained, history(3), 3)
-        summary = dataset.check(config)
-        _, record = job._trained(Run(config, Log()), config, Source(), summary, folder, Evaluator(config, Code()))
+        summary = dataset.check(config, sources.read(config.data))
+        origin = origins.read(config)
+        _, record = job._trained(Run(config, Log()), config, origin, summary, folder, Evaluator(config, Code()))
     assert record == TrainingRecord(3, None, None, history(3))

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data.dataset import Split
+from mnist_job.data.arrays import Split
 from mnist_job.models import reference
 from mnist_job.training import loop, optimizer, reporter
 from mnist_job.training.batches import ResidentBatches, Share
@@ -30,7 +30,7 @@ def split() -> Split:
 
 def build(split: Split, batch: int = BATCH):
     keras.utils.set_random_seed(0)
-    model = Compiled(reference.build((4, 5), CLASSES, 255, (6,)), 1e-2, split.images[:2], split.labels[:2])
+    model = Compiled(reference.build((4, 5), CLASSES, 255, (6,)), 1e-2, split[:2])
     update = optimizer.update(model.optimizer, model.variables)
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))

@@ -4,12 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_job.data.dataset import Split
+from mnist_job.code import files as code
+from mnist_job.code.apart import Apart
+from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
-from mnist_job.models import code, source
+from mnist_job.models import source
 from mnist_job.models.source import Shapes
 from mnist_job.training import preflight
 from mnist_job.training.compiled import Compiled
+from tests.unit.here import here
 
 SHAPES = Shapes((8, 8), 3, 255, 5)
 RANDOM = np.random.default_rng(0)
@@ -44,8 +47,13 @@ def network(dense: str, shape: str = "(8, 8)") -> str:
     return f"    return keras.Sequential([keras.Input({shape}), layers.Flatten(), layers.Dense({dense})])"
 
 
+def checked(model: source.Source, folder, process=None):
+    with process or here(model.code, folder / "imported") as apart:
+        return preflight.check(apart, model, SHAPES, EXAMPLES)
+
+
 def tried(folder, text: str, arguments=None, code=None):
-    return preflight.check(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), SHAPES, EXAMPLES)
+    return checked(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), folder)
 
 
 def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
@@ -54,9 +62,11 @@ def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
     assert (found.was_compiled, found.parameters) == (False, 64 * 3 + 3)
 
 
-def test_a_compiled_model_with_its_own_layer_and_its_own_modules(tmp_path):
+def test_a_compiled_model_with_its_own_layer_and_its_own_modules_in_a_process_of_its_own(tmp_path):
     written(tmp_path, TWICE, "code/parts/twice.py")
-    assert tried(tmp_path, COMPILED, code=str(tmp_path / "code")).was_compiled
+    text = "import matplotlib, sklearn  # as notebooks begin\n" + COMPILED
+    model = source.read(f"{written(tmp_path, text)}:model", {}, str(tmp_path / "code"), ())
+    assert checked(model, tmp_path, Apart(model.code)).was_compiled
 
 
 @pytest.mark.parametrize(
@@ -107,14 +117,14 @@ def test_an_unknown_argument_is_named(tmp_path):
 def test_a_model_that_replaces_a_step_of_fit_is_refused(name):
     replaced = type("Mine", (keras.Sequential,), {name: lambda self, *_: None})
     with pytest.raises(UsageError, match=rf"Mine has its own {name}\(\)"):
-        Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES.images, EXAMPLES.labels)
+        Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES)
 
 
 def test_a_loss_that_is_a_sum_is_refused():
     network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
     with pytest.raises(UsageError, match="the loss has reduction='sum'"):
-        Compiled(network, 1e-3, EXAMPLES.images, EXAMPLES.labels)
+        Compiled(network, 1e-3, EXAMPLES)
 
 
 def test_a_frame_is_the_users_only_if_it_is_in_the_users_files(tmp_path):
@@ -122,7 +132,7 @@ def test_a_frame_is_the_users_only_if_it_is_in_the_users_files(tmp_path):
     written(tmp_path / "code", "def model():\n    raise ValueError('mine')", "code/notebook.py")
     place = str(tmp_path / "code/code/notebook.py")
     with pytest.raises(UsageError, match=r": notebook\.py:4: in model\(\): ValueError: mine"):
-        preflight.check(source.read(f"{place}:model", {}, None, ()), SHAPES, EXAMPLES)
+        checked(source.read(f"{place}:model", {}, None, ()), tmp_path)
     try:
         exec(compile("1 / 0", "/home/ann/code/other.py", "exec"))
     except ZeroDivisionError as error:
@@ -134,9 +144,9 @@ def test_a_saved_model_is_trained_further_and_its_file_is_recorded(tmp_path):
     network.compile("sgd", "sparse_categorical_crossentropy")
     network.save(tmp_path / "model.keras")
     saved = source.read(str(tmp_path / "model.keras"), {}, None, ())
-    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled
+    assert checked(saved, tmp_path).was_compiled
     assert list(saved.checksums) == [str(tmp_path / "model.keras")]
     (tmp_path / "model.keras").write_bytes(b"no model")
-    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled  # read once
+    assert checked(saved, tmp_path).was_compiled  # read once
     with pytest.raises(UsageError, match=r"--model .*model\.keras: cannot be loaded as a Keras model: it is not a"):
-        preflight.check(source.read(str(tmp_path / "model.keras"), {}, None, ()), SHAPES, EXAMPLES)
+        checked(source.read(str(tmp_path / "model.keras"), {}, None, ()), tmp_path)

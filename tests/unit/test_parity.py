@@ -1,6 +1,7 @@
 """The loop does what Keras's own `fit` does with the same batches: for any model, optimizer, loss and metric."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import keras
@@ -9,7 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from mnist_job.data.dataset import Split
+from mnist_job.data.arrays import Split
+from mnist_job.data.weights import weighted
 from mnist_job.training import loop, optimizer
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
@@ -131,7 +133,8 @@ def as_fit_takes_them(split: Split, batches: ResidentBatches, targets: Callable)
         indices, starts, _ = (part.numpy() for part in batches.plan(epoch))
         for start, end in pairwise(starts):
             chosen = indices[start:end]
-            yield split.images[chosen], np.asarray(targets(split.labels[chosen]))
+            weights = () if split.weights is None else (split.weights[chosen],)
+            yield split.inputs[chosen], np.asarray(targets(split.targets[chosen])), *weights
 
 
 @pytest.fixture
@@ -160,16 +163,60 @@ def split() -> Split:
 )
 def test_the_loop_is_fit(split, build, tolerance):
     """208 steps: losses, metrics and final weights."""
-    if build is binary:
-        split = Split(split.images, split.labels % 2)
+    assert_as_fit(Split(split.inputs, split.targets % 2) if build is binary else split, build, tolerance)
+
+
+def weighted_metrics() -> keras.Model:
+    network = dense()
+    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], weighted_metrics=["accuracy"])
+    return network
+
+
+def squares() -> keras.Model:
+    network = dense()
+    network.compile("sgd", "mse", metrics=["mae"])
+    return network
+
+
+def rows() -> keras.Model:
+    network = dense(last=None, units=2)
+    network.compile(keras.optimizers.Adam(1e-2), "huber", metrics=["mae"])
+    return network
+
+
+def test_samples_have_their_weights_in_loss_and_metrics(split):
+    weights = np.random.default_rng(1).random(IMAGES, np.float32)
+    assert_as_fit(replace(split, weights=weights), weighted_metrics, 1e-5)
+
+
+def test_weights_of_classes_are_those_of_fit(split):
+    class_weight = {0: 0.5, 2: 3.0}
+    heavy = weighted(split, class_weight, CLASSES)
+    assert_as_fit(heavy, notebook, 1e-5, held_out=split, class_weight=class_weight)
+
+
+def test_one_hot_rows_stay_rows_for_a_loss_that_takes_any(split):
+    assert_as_fit(replace(split, one_hot=CLASSES), squares, 1e-5)
+
+
+def test_rows_of_quantities_and_inputs_of_floats(split):
+    inputs = (split.inputs / 255).astype(np.float32)
+    assert_as_fit(Split(inputs, inputs[:, 0, :2] - inputs[:, 1, :2]), rows, 1e-5)
+
+
+def assert_as_fit(
+    split: Split, build: Callable, tolerance: float, held_out: Split | None = None, class_weight: dict | None = None
+) -> None:
+    """Train with the loop and with `fit`, which gets the weights of classes, if there are some, itself."""
+    held_out = held_out or split
     keras.utils.set_random_seed(0)
     network = build()
     theirs = keras.models.clone_model(network)
     theirs.set_weights(network.get_weights())
     theirs.compile_from_config(network.get_compile_config())
-    model = Compiled(network, 1e-3, split.images[:4], split.labels[:4])
+    model = Compiled(network, 1e-3, split[:4])
     batches = ResidentBatches(split, BATCH, Share(0, 1), seed=0)
-    validation = ResidentBatches(split, 64, Share(0, 1))
+    validation = ResidentBatches(held_out, 64, Share(0, 1))
     strategy = tf.distribute.get_strategy()
     update = optimizer.update(model.optimizer, model.variables)
     train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(3, tf.float64)))
@@ -180,12 +227,13 @@ def test_the_loop_is_fit(split, build, tolerance):
         ours.append(trained | {f"val_{name}": value for name, value in validate(validation.plan(0)).items()})
     model.optimizer.finalize_variable_values(model.variables)
 
-    held_out = (split.images, np.asarray(model.targets(split.labels)))
+    weights = () if held_out.weights is None else (held_out.weights,)
     history = theirs.fit(
-        as_fit_takes_them(split, batches, model.targets),
+        as_fit_takes_them(held_out if class_weight else split, batches, model.targets),
+        class_weight=class_weight,
         steps_per_epoch=batches.steps,
         shuffle=False,
-        validation_data=held_out,
+        validation_data=(held_out.inputs, np.asarray(model.targets(held_out.targets)), *weights),
         validation_batch_size=64,
         epochs=EPOCHS,
         verbose=0,

@@ -169,7 +169,7 @@ def _add_setting(section: Any, name: str, field: FieldInfo) -> None:
     types = (field.annotation, *inner, *(argument for kind in inner for argument in get_args(kind)))
     if field.annotation is bool:
         kind["action"] = argparse.BooleanOptionalAction
-    elif choices := [choice for choice in types if isinstance(choice, str)]:
+    elif place is None and (choices := [choice for choice in types if isinstance(choice, str)]):
         kind["choices"] = _Choices(choices)
     elif name == "model_args":
         kind["metavar"] = "NAME=VALUE"

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mnist_job.config.setting import setting
-from mnist_job.config.texts import split_commas, split_pairs, worker_range
+from mnist_job.config.texts import class_weights, split_commas, split_pairs, worker_range
+
+ClassNumber = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
 class Part(BaseModel):
@@ -68,12 +70,12 @@ class ModelSettings(CodeSettings):
     )
 
 
-class DataSettings(Part):
+class DataSettings(CodeSettings):
     """The data set."""
 
     data: str = setting(
         "mnist",
-        "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
+        "`mnist` (downloaded once), `digits` (offline), an .npz by path or URI, or a function like --model's",
         "data",
         affects_result=True,
         place="data set",
@@ -100,6 +102,16 @@ class TrainingDataSettings(DataSettings):
         "data",
         affects_result=True,
         in_effect="stratified",
+    )
+    class_weight: Annotated[
+        Literal["balanced"] | dict[ClassNumber, Annotated[float, Field(ge=0, le=1_000_000)]] | None,
+        BeforeValidator(class_weights),
+    ] = setting(
+        None,
+        "weights of the classes in the training loss: `balanced`, 0=1,7=2.5, or a YAML file",
+        "training",
+        affects_result=True,
+        place="file",
     )
     batch_size: int = setting(
         32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
@@ -186,7 +198,7 @@ class TrainerSettings(LoopSettings, WorkersSettings, RaySettings):
     """Ray Train around the training loop."""
 
 
-class EvaluatorSettings(DataSettings, CodeSettings, LogSettings):
+class EvaluatorSettings(LogSettings):
     """The evaluate task."""
 
     evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")

@@ -3,10 +3,10 @@
 import keras
 
 
-def build(image_shape: tuple[int, ...], classes: int, scale: int, hidden_layers: tuple[int, ...]) -> keras.Model:
+def build(image_shape: tuple[int, ...], classes: int, scale: float, hidden_layers: tuple[int, ...]) -> keras.Model:
     """Build the multilayer perceptron of the reference notebook, from raw images to class probabilities.
 
-    The input is pixels from 0 to `scale`, (batch, *image_shape), as they are in the data set. The output is
+    The input is numbers up to `scale`, (batch, *image_shape), as they are in the data set. The output is
     probabilities that sum to 1, (batch, classes). The scaling is a layer, so the saved model needs no preprocessing.
     All layers are Keras's own, so it loads without this package.
     """

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_job.data.dataset import Images, shape_text
+from mnist_job.data.arrays import Inputs
+from mnist_job.data.fits import shape_text
 from mnist_job.errors import EvaluationError, UsageError, one_line
 from mnist_job.storage import files
 
@@ -85,7 +86,7 @@ def trained_before(model: files.File, name: str) -> "keras.Model":
             raise UsageError(f"--model {error}") from error
 
 
-def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:
+def probabilities(network: "keras.Model", images: Inputs, name: str) -> Iterator[npt.NDArray[Any]]:
     """Yield the model's probabilities batch by batch (images x classes). Raises EvaluationError."""
     import keras
 
@@ -120,6 +121,15 @@ def as_probabilities(answers: npt.NDArray[Any], network: "keras.Model") -> npt.N
         positive = expit(answers) if logits else answers
         return np.concatenate([1 - positive, positive], axis=1)
     return softmax(answers, axis=1) if logits and answers.ndim == 2 else answers
+
+
+def is_classifier(network: "keras.Model") -> bool:
+    """Return whether the model gives probabilities of classes: its loss needs them, or it was not compiled.
+
+    A model that was trained on another loss, such as the mean squared error, may give anything.
+    """
+    name = loss_name(network.loss) if network.compiled else "crossentropy"
+    return "crossentropy" in name or name in ("kl_divergence", "categorical_generalized_cross_entropy")
 
 
 def loss_name(loss: object) -> str:

@@ -7,7 +7,8 @@ from rich import progress
 from rich.table import Column
 
 from mnist_job import __version__
-from mnist_job.data.dataset import Summary, shape_text
+from mnist_job.data.dataset import Summary
+from mnist_job.data.fits import shape_text
 from mnist_job.data.split import MOST_NAMED, named
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
@@ -34,9 +35,8 @@ class Display:
     def data(self, summary: Summary) -> None:
         """Show what the data set contains."""
         self._log.info(
-            f"mnist-job {__version__}: {summary.name}: {summary.classes} classes, images of "
-            f"{shape_text(summary.image_shape)}: {summary.train:,} for training, {summary.validation:,} for "
-            f"validation, {summary.test:,} for the test",
+            f"mnist-job {__version__}: {summary.name}: {_what(summary)}: {summary.train:,} for training, "
+            f"{summary.validation:,} for validation, {summary.test:,} for the test",
             version=__version__,
             dataset=summary.name,
             classes=summary.classes,
@@ -67,8 +67,11 @@ class Display:
         """Show the result of the evaluation."""
         found = outcome.evaluation
         assert found is not None
+        measured = [] if found.accuracy is None else [f"test accuracy {found.accuracy:.4f}"]
+        measured.append(f"test loss {found.loss:.4f}")
+        kind = "samples" if found.accuracy is None else "images"
         self._log.result(
-            f"test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f} ({found.samples:,} images)",
+            f"{', '.join(measured)} ({found.samples:,} {kind})",
             name=outcome.identity.name,
             run=outcome.identity.run,
             accuracy=found.accuracy,
@@ -85,6 +88,11 @@ class Display:
             if phase in seconds:
                 text = f"{phase:<12} {seconds[phase]:>8.2f} s  {PHASES[phase]}"
                 self._log.info(text, phase=phase, seconds=seconds[phase])
+
+
+def _what(summary: Summary) -> str:
+    shape = shape_text(summary.image_shape)
+    return f"samples of {shape}" if summary.classes is None else f"{summary.classes} classes, images of {shape}"
 
 
 class Stage:

@@ -1,13 +1,17 @@
 """The whole job on one page: preflight -> train -> evaluate -> publish."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 from mnist_job.bounds import HASTY_SECONDS
+from mnist_job.code import files as files_of_code
+from mnist_job.code.apart import Apart
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
+from mnist_job.data.sources import Source as Data
 from mnist_job.distributed import capacity, cluster, trainer
 from mnist_job.errors import (
     ClusterError,
@@ -21,9 +25,10 @@ from mnist_job.errors import (
 from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.kubernetes import result
 from mnist_job.log import Log
-from mnist_job.models import code, saved_model
-from mnist_job.models import source as model_source
-from mnist_job.models.source import Shapes, Source
+from mnist_job.models import origin as origins
+from mnist_job.models import saved_model
+from mnist_job.models.origin import Origin
+from mnist_job.models.source import Shapes
 from mnist_job.pipeline import delivery, gates
 from mnist_job.pipeline.display import counted
 from mnist_job.pipeline.stages import Run
@@ -38,6 +43,9 @@ from mnist_job.training import preflight
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
 from mnist_job.training.progress import News, Progress, Start
 
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
     """Train, evaluate and publish. Resume a run of the same name if it has not finished.
@@ -47,14 +55,19 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     """
     config = config.model_copy(update={"data": sources.absolute(config.data)})
     this = Run(config, log)
-    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
+    with (
+        this.failure_is_published(dry_run=dry_run),
+        _folder(this, dry_run=dry_run, replaces=force) as folder,
+        ExitStack() as stack,
+    ):
         with this.stage("data", UsageError):
-            source = model_source.read(config.model, config.model_args, config.code, config.hidden_layers)
+            origin = origins.read(config)
+            apart = stack.enter_context(Apart(origin.code))
         with this.stage("data", DataError, "reading the data"):
-            summary = dataset.check(config)
+            summary = _checked(apart, origin.data, dataset.check, config, origin.data)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
-        this.identity = this.identity.with_settings(config, summary.sha256, source.checksums)
+        this.identity = this.identity.with_settings(config, summary.sha256, origin.checksums)
         with this.stage("data", UsageError):
             mine = Record.of(this.identity.config, summary.sha256, this.identity.code)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
@@ -63,22 +76,21 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
-            if not source.is_reference:
-                with this.stage("data", UsageError, f"trying the model {config.model}"):
-                    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-                    preflight.check(source, shapes, summary.examples, config.model_dump(exclude_defaults=True))
+            with this.stage(
+                "data", UsageError, None if origin.model.is_reference else f"trying the model {config.model}"
+            ):
+                _try(apart, origin, summary, config)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
                     return
-                evaluator = Evaluator(config, source.code)
+                evaluator = Evaluator(config, origin.code)
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
-                trained, record = _trained(this, config, source, summary, folder, evaluator)
-                candidate = Candidate(
-                    trained.model, trained.model.path, trained.manifest[MODEL], trusted=not source.is_reference
-                )
-                outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
+                trained, record = _trained(this, config, origin, summary, folder, evaluator)
+                trusted = not origin.model.is_reference
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted)
+                outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
@@ -92,23 +104,46 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             earlier.check_for_evaluation(folder)
-            own = code.read(config.code, [])
+            data = sources.read(config.data, config.code)
+            own = files_of_code.read(config.code, []) | data.code
             model = saved_model.existing(config.model)
             candidate = Candidate(model, files.shown(config.model), trusted=config.code is not None)
-        with this.stage("data", DataError, "reading the data"):
-            checked = dataset.test_facts(dataset.load_test(config.data))
+        with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
+            checked = _checked(apart, data, dataset.check_test, data)
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(this, Evaluator(config, own), candidate, checked)
+            outcome = _evaluated(this, Evaluator(config, own), candidate, data, checked)
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
 
 
+def _checked(
+    apart: Apart, data: Data, check: Callable[Given, Returned], *args: Given.args, **kwargs: Given.kwargs
+) -> Returned:
+    """Return what a check of the data returns. It runs in a process of its own if the data come from a function."""
+    if data.function is None:
+        return check(*args, **kwargs)
+    return apart.call(data.place, check, *args, **kwargs)
+
+
+def _try(apart: Apart, origin: Origin, summary: dataset.Summary, config: JobConfig) -> None:
+    """Check that the model can be trained on the data, and has what the gates need. Raises UsageError."""
+    if not origin.model.is_reference:
+        shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
+        given = config.model_dump(exclude_defaults=True)
+        found = preflight.check(apart, origin.model, shapes, summary.examples, given)
+        gates.check(config, is_classifier=found.is_classifier and summary.classes is not None)
+    elif summary.classes is None:
+        raise UsageError(
+            f"{origin.data.place}: the targets are no class numbers, which the default network needs; give a --model"
+        )
+
+
 def _trained(
-    this: Run, config: JobConfig, source: Source, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
+    this: Run, config: JobConfig, origin: Origin, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """Train, and return the last checkpoint and the record of the training.
 
@@ -139,7 +174,7 @@ def _trained(
                     gauges.show(entry)
 
         try:
-            trained = trainer.train(config, source, summary.training_facts, folder, checkpoints, this.clock, on_entry)
+            trained = trainer.train(config, origin, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
     last = trained.checkpoint
@@ -147,12 +182,17 @@ def _trained(
 
 
 def _evaluated(
-    this: Run, evaluator: Evaluator, candidate: Candidate, checked: dataset.Facts, record: TrainingRecord | None = None
+    this: Run,
+    evaluator: Evaluator,
+    candidate: Candidate,
+    data: Data,
+    checked: dataset.Facts,
+    record: TrainingRecord | None = None,
 ) -> Outcome:
     """Evaluate the model and return the outcome."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result, sha256 = evaluator.evaluate(candidate, checked)
+        result, sha256 = evaluator.evaluate(candidate, data, checked)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),

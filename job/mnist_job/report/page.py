@@ -10,7 +10,7 @@ from string import Template
 import numpy as np
 
 from mnist_job.config import sources
-from mnist_job.data.dataset import shape_text
+from mnist_job.data.fits import shape_text
 from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, Mistake, confidence_interval
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
@@ -30,7 +30,8 @@ def render(outcome: Outcome) -> str:
     if training is not None:
         parts.append(_training(training.history, evaluation))
     if evaluation is not None:
-        parts.append(_classes(evaluation))
+        if evaluation.recall:
+            parts.append(_classes(evaluation))
         parts.append(_mistakes(evaluation))
     if outcome.phases:
         parts.append(_time(outcome.phases))
@@ -52,12 +53,9 @@ def _head(outcome: Outcome) -> str:
     ended = f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC"
     figures = []
     if evaluation is not None:
-        right = int(evaluation.of_classes()[0].sum())
-        low, high = confidence_interval(right, evaluation.samples)
         figures = [
-            ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
-            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy"),
-            ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+            *(_of_classifier(evaluation, evaluation.accuracy) if evaluation.accuracy is not None else ()),
+            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy" if evaluation.recall else "as compiled"),
             *((name, f"{value:.4f}", "as compiled") for name, value in evaluation.metrics.items()),
         ]
     figures.append(("duration", f"{outcome.finished - outcome.identity.started:.1f} s", f"ended {ended}"))
@@ -69,6 +67,15 @@ def _head(outcome: Outcome) -> str:
         f"<h1>{html.escape(_title(outcome))}</h1>\n"
         f'<p class="verdict {kind}">{html.escape(verdict)}</p>\n<dl class="figures">{shown}</dl>'
     )
+
+
+def _of_classifier(evaluation: Evaluation, accuracy: float) -> list[tuple[str, str, str]]:
+    right = int(evaluation.of_classes()[0].sum())
+    low, high = confidence_interval(right, evaluation.samples)
+    return [
+        ("test accuracy", f"{accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
+        ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+    ]
 
 
 def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
@@ -95,10 +102,14 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
         "after each epoch, and the test once, with the weights of the last epoch.</p>\n"
         '<div class="plots">'
         + _figure("Loss", plots.loss(history, evaluation))
-        + _figure("Accuracy", plots.accuracy(history, evaluation))
+        + (_figure("Accuracy", plots.accuracy(history, evaluation)) if _has_accuracy(history) else "")
         + _figure("Learning rate", plots.learning_rate(history))
         + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )
+
+
+def _has_accuracy(history: list[Epoch]) -> bool:
+    return any(value is not None for row in history for value in (row.train_accuracy, row.validation_accuracy))
 
 
 def _classes(evaluation: Evaluation) -> str:
@@ -164,8 +175,9 @@ def _mistakes(evaluation: Evaluation) -> str:
 
 def _mistake(mistake: Mistake) -> str:
     probability = "&gt; 0.9999" if mistake.probability > 0.9999 else f"{mistake.probability:.4f}"
+    picture = f'<img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
     return (
-        f'<li><img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
+        f"<li>{picture if mistake.png else ''}"
         f"<p>true <b>{mistake.label}</b><br>predicted <b>{mistake.predicted}</b><br>{probability}<br>"
         f'<span class="note">no. {mistake.index}</span></p></li>'
     )

@@ -73,13 +73,18 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         gauge("worker_restarts", "How often workers were lost and restarted.", training.restarts)
     if (evaluation := outcome.evaluation) is not None:
         gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
-        gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
+        gauge(
+            "test_loss",
+            "Loss on the held-out test data; the mean cross-entropy for a classifier.",
+            evaluation.loss,
+            dataset=dataset,
+        )
         gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
         gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
         gauge(
             "test_worst_class_recall_ratio",
             "The lowest recall of all classes.",
-            evaluation.worst_class()[1],
+            evaluation.worst_class()[1] if evaluation.recall else None,
             dataset=dataset,
         )
         recalls = Gauge(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
 from mnist_job.models import saved_model
 from mnist_job.training import private
@@ -35,10 +36,10 @@ class Compiled:
     A model that was not compiled has no metric of Keras: the loop counts its hits, in fewer operations.
     """
 
-    def __init__(self, network: keras.Model, rate: Rate, images: Tensor, labels: Tensor, *, workers: int = 1) -> None:
+    def __init__(self, network: keras.Model, rate: Rate, examples: Split, *, workers: int = 1) -> None:
         """Compile the model, if its author did not, with Adam at `rate` and cross-entropy. Build all its parts.
 
-        `images` and `labels` are a few examples. With several `workers`, BatchNormalization uses the statistics of the
+        `examples` are a few samples of the data. With several `workers`, BatchNormalization uses the statistics of the
         global batch. (With one it does so anyway, in arithmetic that rounds differently.)
 
         Raises UsageError if the loop cannot do what `fit` would do.
@@ -46,13 +47,16 @@ class Compiled:
         _check(network)
         self.network = network
         self.was_compiled = bool(network.compiled)
+        if not (self.was_compiled or examples.has_classes):
+            raise UsageError("it is not compiled, and the targets of the data are no class numbers; give it a loss")
         if not self.was_compiled:
             network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-        answers = network(images, training=False)
+        answers = network(examples.inputs, training=False)
         self._check_outputs(answers)
-        self._one_hot = int(answers.shape[-1]) if saved_model.loss_name(network.loss) in ONE_HOT else None
-        network.compute_loss(images, self.targets(labels), answers)
-        network.compute_metrics(images, self.targets(labels), answers)
+        self._one_hot = self._width(examples, answers)
+        targets = self.targets(examples.targets)
+        network.compute_loss(examples.inputs, targets, answers, examples.weights)
+        network.compute_metrics(examples.inputs, targets, answers, examples.weights)
         network.reset_metrics()
         self._seeds = [variable for variable in network.variables if variable.name == "seed_generator_state"]
         self._norms = [
@@ -70,6 +74,13 @@ class Compiled:
                 "SparseCategoricalCrossentropy(from_logits=True)"
             )
 
+    def _width(self, examples: Split, answers: Tensor) -> int | None:
+        """Return the length of one-hot rows, if the loss gets such rows instead of class numbers."""
+        loss = saved_model.loss_name(self.network.loss)
+        if loss in ONE_HOT and examples.has_classes:
+            return int(answers.shape[-1])
+        return examples.one_hot if examples.one_hot and "sparse" not in loss else None
+
     @property
     def optimizer(self) -> keras.Optimizer:
         """The compiled optimizer."""
@@ -81,7 +92,7 @@ class Compiled:
         return list(self.network.trainable_variables)
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Return class numbers as the loss takes them: as they are, or one-hot."""
+        """Return targets as the loss takes them: as they are or, if they are class numbers, perhaps one-hot."""
         return labels if self._one_hot is None else tf.one_hot(labels, self._one_hot)
 
     def reseed(self, *numbers: int) -> None:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from mnist_job.config.parts import LoopSettings
 from mnist_job.data import dataset, verify
-from mnist_job.models.source import Shapes, Source
+from mnist_job.models.origin import Origin
+from mnist_job.models.source import Shapes
 from mnist_job.phases import Clock
 from mnist_job.training import optimizer
 from mnist_job.training.batches import Plan, ResidentBatches, Share, Tensor
@@ -34,7 +35,7 @@ Update = Callable[[Sequence[Tensor]], None]
 
 def train(
     config: LoopSettings,
-    source: Source,
+    origin: Origin,
     checked: dataset.Facts,
     checkpoints: Checkpoints,
     tell: Tell,
@@ -42,14 +43,14 @@ def train(
 ) -> None:
     """Train to the last epoch, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
 
-    Only the first worker reports and saves. `source` is where the network comes from. `checked` describes the training
-    data that the driver has checked.
+    Only the first worker reports and saves. `origin` is where the network and the data come from. `checked`
+    describes the training data that the driver has checked.
 
     Raises DataError if this worker's data is different, ClusterError if a GPU is required and TensorFlow finds none,
     TrainingError if no checkpoint is intact, and OSError if a checkpoint cannot be read or written.
     """
     # First: after this worker has joined the others, they would wait for it if it failed.
-    training = verify.load_training(config, checked)
+    training = verify.load_training(config, origin.data, checked)
     strategy = joined(config)
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
@@ -58,10 +59,10 @@ def train(
     validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
 
     keras.utils.set_random_seed(config.seed)
-    network = source.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
-    some = training.train.images[:EXAMPLES], training.train.labels[:EXAMPLES]
-    model = Compiled(network, learning_rate(config, batches.steps), *some, workers=share.workers)
-    if not source.is_reference:  # its function may not start from the same weights everywhere
+    network = origin.model.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
+    some = training.train[:EXAMPLES]
+    model = Compiled(network, learning_rate(config, batches.steps), some, workers=share.workers)
+    if not origin.model.is_reference:  # its function may not start from the same weights everywhere
         first = network.get_weights() if share.rank == 0 else None
         network.set_weights(ray.train.collective.broadcast_from_rank_zero(first))
     update = optimizer.update(model.optimizer, model.variables)
@@ -132,17 +133,17 @@ def compiled_training(
     network, workers = model.network, strategy.num_replicas_in_sync
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def step(images: Tensor, labels: Tensor, share: Tensor) -> tuple[list[Tensor], Tensor]:
+    def step(inputs: Tensor, labels: Tensor, weights: Tensor | None, share: Tensor) -> tuple[list[Tensor], Tensor]:
         targets = model.targets(labels)
         with tf.GradientTape() as tape:
-            answers = network(images, training=True)
-            loss = mine = network.compute_loss(images, targets, answers)
+            answers = network(inputs, training=True)
+            loss = mine = network.compute_loss(inputs, targets, answers, weights)
             if workers > 1:
                 loss *= workers  # Keras divides it by them, as if all parts of a batch had the same size
                 mine = loss * tf.cast(share, loss.dtype)  # summed over the workers: the mean over the global batch
             scaled = model.optimizer.scale_loss(mine)
         gradients = tape.gradient(scaled, [variable.value for variable in model.variables])
-        network.compute_metrics(images, targets, answers)
+        network.compute_metrics(inputs, targets, answers, weights)
         return optimizer.summed(gradients), _totals(model, loss, labels, answers)
 
     # The update is outside `strategy.run`, where Keras sums nothing over the workers: the gradients are sums already.
@@ -168,11 +169,11 @@ def compiled_validation(
     network = model.network
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def check(images: Tensor, labels: Tensor) -> Tensor:
+    def check(inputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         targets = model.targets(labels)
-        answers = network(images, training=False)
-        network.compute_metrics(images, targets, answers)
-        loss = network.compute_loss(images, targets, answers, training=False)
+        answers = network(inputs, training=False)
+        network.compute_metrics(inputs, targets, answers, weights)
+        loss = network.compute_loss(inputs, targets, answers, weights, training=False)
         return _totals(model, loss, labels, answers)
 
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]
@@ -180,8 +181,8 @@ def compiled_validation(
         network.reset_metrics()
         sums = tf.zeros(3, tf.float64)
         for i in tf.range(batches.steps):
-            images, labels, _ = batches.batch(plan, i)
-            sums += check(images, labels)
+            inputs, labels, weights, _ = batches.batch(plan, i)
+            sums += check(inputs, labels, weights)
         return _over_all_workers(strategy, model, sums)
 
     validate.get_concrete_function()
