@@ -228,8 +228,13 @@ def assert_as_fit(
     model.optimizer.finalize_variable_values(model.variables)
 
     weights = () if held_out.weights is None else (held_out.weights,)
+    given = held_out if class_weight else split
+    first = next(as_fit_takes_them(given, batches, model.targets))
     history = theirs.fit(
-        as_fit_takes_them(held_out if class_weight else split, batches, model.targets),
+        tf.data.Dataset.from_generator(
+            lambda: as_fit_takes_them(given, batches, model.targets),
+            output_signature=tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in first),
+        ),
         class_weight=class_weight,
         steps_per_epoch=batches.steps,
         shuffle=False,
