@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import PARTS, PROGRAM, RAY, TINY, TOKEN, free_port, job, ray_head
+from tests.ray import notebook
 from tests.unit.test_metrics import values
 
 
@@ -53,15 +54,18 @@ def submit(head, *arguments: object, flags: tuple[object, ...] = ()) -> subproce
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | TOKEN)
 
 
-def test_ray_job_submit_whatever_the_files_of_the_working_directory_are_called(head, tmp_path):
+def test_ray_job_submit_of_a_users_model_whatever_the_other_files_are_called(head, tmp_path):
     (tmp_path / "mine/job").mkdir(parents=True)
+    (tmp_path / "mine/notebook.py").write_bytes(Path(notebook.__file__).read_bytes())
     for file in ("job/__init__.py", *(f"{part}.py" for part in PARTS if part not in ("job", "kubernetes"))):
         (tmp_path / "mine" / file).write_text("raise SystemExit('imported from the working directory')")
     flags = ("--working-dir", tmp_path / "mine")
-    result = submit(head, "run", *TINY, "--output", tmp_path / "runs", flags=flags)
+    model = ("--model", "notebook.py:convolutional")
+    result = submit(head, "run", *TINY, *model, "--output", tmp_path / "runs", flags=flags)
     assert result.returncode == 0, result.stdout
     assert "test accuracy" in result.stdout
-    assert outcome(tmp_path / "runs")["exit_code"] == 0
+    ended = outcome(tmp_path / "runs")
+    assert (ended["exit_code"], list(ended["identity"]["code"])) == (0, ["notebook.py"])
 
 
 def test_ray_job_submit_of_a_job_that_fails(head, tmp_path):

@@ -144,7 +144,7 @@ def compiled_training(
             scaled = model.optimizer.scale_loss(mine)
         gradients = tape.gradient(scaled, [variable.value for variable in model.variables])
         network.compute_metrics(inputs, targets, answers, weights)
-        return optimizer.summed(gradients), _totals(model, loss, labels, answers)
+        return optimizer.summed(gradients, model.variables), _totals(model, loss, labels, answers)
 
     # The update is outside `strategy.run`, where Keras sums nothing over the workers: the gradients are sums already.
     @tf.function(input_signature=[batches.plan_signature])  # type: ignore[untyped-decorator]

@@ -76,17 +76,23 @@ def _adam(
     optimizer.iterations.assign_add(1)
 
 
-def summed(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Return the sum of each gradient over all workers, as a dense tensor. Each worker gets exactly the same bits.
+def summed(gradients: Sequence[Tensor], variables: Sequence[keras.Variable]) -> list[Tensor]:
+    """Return the sum of each variable's gradient over all workers, as a dense tensor of the variable's shape.
 
-    A gradient of None stays None: the variable has none on any worker. Call this in a replica context.
+    Each worker gets exactly the same bits. A gradient of None stays None: the variable has none on any worker. Call
+    this in a replica context.
 
     A ring all-reduce between two workers sends two messages, one after the other, each with half of the gradients. Here
     each worker sends all its gradients in one message, which is the same number of bytes. With three or more workers it
     would be more bytes, so they use the all-reduce.
     """
     replica = tf.distribute.get_replica_context()
-    present = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+    # TensorFlow does not know the shape of every gradient: not that of a Dense layer on a sequence, for example.
+    present = [
+        tf.ensure_shape(tf.convert_to_tensor(gradient), variable.shape)
+        for gradient, variable in zip(gradients, variables, strict=True)
+        if gradient is not None
+    ]
     workers = replica.num_replicas_in_sync
     if workers > 1 and present:
         one_message = workers == 2 and all(gradient.dtype == tf.float32 for gradient in present)
