@@ -214,4 +214,4 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(trained, history(3), 3)
         summary = dataset.check(config)
         _, record = job._trained(Run(config, Log()), config, Source(), summary, folder, Evaluator(config, Code()))
-    assert record == TrainingRecord(3, None, None, history(3))
+    assert record == TrainingRecord(3, None, None, history(3), 3, "all epochs are trained")

@@ -59,14 +59,20 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
     over: dict[str, Any] = {
         "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
     }
-    if config.model or config.code:
+    if config.model or config.code or config.callbacks:
         from mnist_job.models import code, source  # they import NumPy, which no other command needs
 
-        function = source.read_function(config.model, config.code)
-        files = (function.code if function else code.read(config.code, [])).files
-        over["code"] = {name: _text(name, content) for name, content in files.items()}
-        if function is not None and (file := f"{function.module.replace('.', '/')}.py") in files:
-            over["settings"]["model"] = f"{file}:{function.name}"
+        own = code.read(config.code, [])
+        functions = {
+            "model": source.read_function("--model", config.model, config.code),
+            "callbacks": source.read_callbacks(config.callbacks, config.code),
+        }
+        for setting, function in functions.items():
+            if function is not None:
+                own |= function.code
+                if function.file is not None:
+                    over["settings"][setting] = f"{function.file}:{function.name}"
+        over["code"] = {name: _text(name, content) for name, content in own.files.items()}
     if request.image:
         over["image"] = _image(request.image)
     if workers := _workers(config, request, faults):

@@ -1,7 +1,7 @@
 """The whole job on one page: preflight -> train -> evaluate -> publish."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
-from mnist_job.training import preflight
+from mnist_job.training import preflight, stopping
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
 from mnist_job.training.progress import News, Progress, Start
 
@@ -49,7 +49,10 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
         with this.stage("data", UsageError):
-            source = model_source.read(config.model, config.model_args, config.code, config.hidden_layers)
+            stopping.monitor(config.monitor)
+            source = model_source.read(
+                config.model, config.model_args, config.code, config.hidden_layers, config.callbacks
+            )
         with this.stage("data", DataError, "reading the data"):
             summary = dataset.check(config)
         this.display.data(summary)
@@ -63,10 +66,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
-            if not source.is_reference:
-                with this.stage("data", UsageError, f"trying the model {config.model}"):
-                    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-                    preflight.check(source, shapes, summary.examples, config.model_dump(exclude_defaults=True))
+            _check_training(this, config, source, summary)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
@@ -75,6 +75,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, source, summary, folder, evaluator)
+                this.display.training(record, config.epochs)
                 candidate = Candidate(
                     trained.model, trained.model.path, trained.manifest[MODEL], trusted=not source.is_reference
                 )
@@ -107,20 +108,33 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
         raise verdict
 
 
+def _check_training(this: Run, config: JobConfig, source: Source, summary: dataset.Summary) -> None:
+    """Check that the user's model and callbacks can be trained, and that the model measures what decides the end."""
+    measured: Collection[str] = stopping.OF_THE_REFERENCE
+    if not source.is_reference or source.callbacks is not None:
+        own = [f"the {what} {name}" for what in ("model", "callbacks") if (name := getattr(config, what)) is not None]
+        with this.stage("data", UsageError, f"trying {' and '.join(own)}"):
+            shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
+            given = config.model_dump(exclude_defaults=True)
+            measured = preflight.check(source, shapes, summary.examples, given).measured
+    with this.stage("data", UsageError):
+        stopping.check(config, measured)
+
+
 def _trained(
     this: Run, config: JobConfig, source: Source, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
-    """Train, and return the last checkpoint and the record of the training.
+    """Train, and return the checkpoint of the kept epoch and the record of the training.
 
-    If all epochs were trained in an earlier run, which did not finish the evaluation, train nothing.
+    If training has ended in an earlier run, which did not finish the evaluation, train nothing.
     """
     started = time.time()
     checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
     with this.stage("worker_start", TrainingError):
         last = checkpoints.newest()
         done = len(last.history) if last else 0
-        if last is not None and done == config.epochs:
-            return last, TrainingRecord(last.workers, None, None, last.history)
+        if last is not None and stopping.ended(last.history, config) is not None:
+            return _kept(checkpoints, config, last, None, None)
     doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
@@ -142,8 +156,17 @@ def _trained(
             trained = trainer.train(config, source, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
-    last = trained.checkpoint
-    return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
+        return _kept(checkpoints, config, trained.checkpoint, trained.restarts, time.time() - started)
+
+
+def _kept(
+    checkpoints: Checkpoints, config: JobConfig, last: Checkpoint, restarts: int | None, seconds: float | None
+) -> tuple[Checkpoint, TrainingRecord]:
+    """Return the checkpoint of the kept epoch, and the record of a training that has ended. Raises TrainingError."""
+    epoch = stopping.kept_epoch(last.history, config)
+    kept = last if epoch == len(last.history) else checkpoints.of_epoch(epoch, last.history)
+    ended = stopping.ended(last.history, config)
+    return kept, TrainingRecord(last.workers, restarts, seconds, last.history, epoch, ended)
 
 
 def _evaluated(

@@ -11,10 +11,10 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_job.config.sources import flag
 from mnist_job.data.dataset import Split
@@ -32,22 +32,36 @@ OF_OUR_OPTIMIZER = ("learning_rate", "learning_rate_schedule")
 
 @dataclass(frozen=True)
 class Found:
-    """What the trial has found out: whether the author compiled the model, and its number of weights."""
+    """What the trial has found out.
+
+    Attributes:
+        was_compiled: whether the author compiled the model.
+        parameters: its number of weights.
+        measured: the names of what the loop measures in each epoch.
+        averages: whether the optimizer puts averages of the weights in place at the end (`use_ema`).
+
+    """
 
     was_compiled: bool
     parameters: int
+    measured: list[str]
+    averages: bool
 
 
-def check(source: Source, shapes: Shapes, examples: Split, given: Collection[str] = ()) -> Found:
-    """Try the model in another process. `given` has the names of the settings that differ from their defaults.
+def check(source: Source, shapes: Shapes, examples: Split, given: Mapping[str, Any] | None = None) -> Found:
+    """Try the model and the callbacks in another process. `given` has the settings that differ from their defaults.
+
+    None of the callbacks' methods is called, because they may write or send something.
 
     Raises UsageError, in one line, if the model cannot be built, trained or saved, or has its own optimizer and the
-    user sets a learning rate.
+    user sets a learning rate, or if a callback cannot work.
     """
+    given = given or {}
+    named = f"--model {source.name}" if source.name else str(source.callbacks)
     with tempfile.TemporaryDirectory(prefix="mnist-job-") as empty:  # Python imports from the current folder
         tried = subprocess.run(  # noqa: S603 this module
             [sys.executable, "-m", __spec__.name],
-            input=pickle.dumps((source, shapes, examples)),
+            input=pickle.dumps((source, shapes, examples, given.get("learning_rate_schedule") != "constant")),
             capture_output=True,
             cwd=empty,
             check=False,
@@ -57,7 +71,7 @@ def check(source: Source, shapes: Shapes, examples: Split, given: Collection[str
     except ValueError:
         last = (tried.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise UsageError(
-            f"--model {source.name}: the process that tried it ended with {tried.returncode}: {one_line(last, 200)}"
+            f"{named}: the process that tried it ended with {tried.returncode}: {one_line(last, 200)}"
         ) from None
     if "refused" in answer:
         raise UsageError(answer["refused"])
@@ -66,6 +80,11 @@ def check(source: Source, shapes: Shapes, examples: Split, given: Collection[str
         raise UsageError(
             f"{flag(set_[0])}: {source.name} compiles an optimizer of its own; change it there (--model-args)"
         )
+    if found.averages and given.get("keep") == "best":
+        raise UsageError(
+            f"--keep best: {source.name} has an optimizer with use_ema, whose averages become the weights only at the "
+            "end; use --keep last"
+        )
     return found
 
 
@@ -73,30 +92,32 @@ def main() -> None:
     """Read a request from standard input, and write the answer to what was standard output: the code may print."""
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    source, shapes, examples = pickle.load(sys.stdin.buffer)  # noqa: S301 from the parent process
+    source, shapes, examples, scheduled = pickle.load(sys.stdin.buffer)  # noqa: S301 from the parent process
     environment.pin_for_tensorflow(verbose=False)
     with temporary.private() as folder, source.code.importable(folder), environment.importing_keras():
         try:
-            answer = asdict(_tried(source, shapes, examples, folder))
+            answer = asdict(_tried(source, shapes, examples, folder, scheduled=scheduled))
         except JobError as error:
             answer = {"refused": str(error)}
     json.dump(answer, answer_to)
     answer_to.close()
 
 
-def _tried(source: Source, shapes: Shapes, examples: Split, folder: Path) -> Found:
+def _tried(source: Source, shapes: Shapes, examples: Split, folder: Path, *, scheduled: bool) -> Found:
     import keras
     import tensorflow as tf
 
     from mnist_job.training import loop, optimizer
     from mnist_job.training.batches import ResidentBatches, Share
+    from mnist_job.training.callbacks import Callbacks
     from mnist_job.training.compiled import Compiled
 
     keras.utils.set_random_seed(shapes.seed)
     network = source.build(shapes)
     try:
         _check_outputs(network, shapes.classes)
-        model = Compiled(network, 1e-3, examples.images, examples.labels)
+        rate = keras.optimizers.schedules.CosineDecay(1e-3, 1) if scheduled else 1e-3
+        model = Compiled(network, rate, examples.images, examples.labels)
         batches = ResidentBatches(examples, len(examples), Share(0, 1), seed=0)
         update = optimizer.update(model.optimizer, model.variables)
         so_far = tf.Variable(tf.zeros(3, tf.float64))
@@ -112,7 +133,12 @@ def _tried(source: Source, shapes: Shapes, examples: Split, folder: Path) -> Fou
         saved_model.load_own(folder / "model.keras")
     except Exception as error:
         raise UsageError(f"--model {source.name}: cannot be saved and loaded: {code.told(error)}") from error
-    return Found(model.was_compiled, network.count_params())
+    try:
+        Callbacks(source.callbacks, model, lambda value: value, epochs=1, steps=1).state()
+    except JobError as error:
+        raise UsageError(str(error)) from error
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scaling
+    return Found(model.was_compiled, network.count_params(), model.measured, bool(inner.use_ema))
 
 
 def _check_outputs(network: "keras.Model", classes: int) -> None:
