@@ -1,8 +1,8 @@
 """The state of the user's callbacks as bytes, for a checkpoint, and back.
 
 A state is what `__getstate__` returns, by default all attributes. The model, its layers and variables, the optimizer
-and the callbacks themselves are saved as references: after a resume, they are those of the new process. A function is
-code, which the run has anyway; what it has enclosed is state.
+and the callbacks themselves are saved as references: after a resume, they are those of the new process. So are the
+functions of modules. A function inside a function is made again by the user's code; what it has enclosed is state.
 """
 
 import io
@@ -25,7 +25,7 @@ class Unsaved(Exception):  # noqa: N818 what happened
 
 
 class _Enclosed(NamedTuple):
-    """What the function in an attribute has enclosed: the contents of its cells."""
+    """What a function in an attribute has enclosed: the contents of its cells."""
 
     contents: tuple[Any, ...]
 
@@ -50,21 +50,28 @@ def saved(callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> byt
 
 
 def restore(content: bytes, callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> None:
-    """Give the callbacks the state that `saved` has returned for the same callbacks of the same model."""
+    """Give the callbacks the state that `saved` has returned for the same callbacks of the same model.
+
+    Raises Unsaved if a function that was in an attribute is not there now.
+    """
     states = _Reader(io.BytesIO(content), _shared(callbacks, model)).load()
     for callback, state in zip(callbacks, states, strict=True):
-        if not isinstance(state, dict):
-            callback.__setstate__(state)
-            continue
-        for name, value in state.items():
-            if isinstance(value, _Enclosed):
-                for cell, enclosed in zip(vars(callback)[name].__closure__ or (), value.contents, strict=True):
-                    cell.cell_contents = enclosed
-        plain = {name: value for name, value in state.items() if not isinstance(value, _Enclosed)}
+        if isinstance(state, dict):
+            for name in [name for name, value in state.items() if isinstance(value, _Enclosed)]:
+                _enclose(callback, name, state.pop(name))
         if hasattr(callback, "__setstate__"):
-            callback.__setstate__(plain)
+            callback.__setstate__(state)
         else:
-            vars(callback).update(plain)
+            vars(callback).update(state or {})
+
+
+def _enclose(callback: keras.callbacks.Callback, name: str, enclosed: _Enclosed) -> None:
+    function = vars(callback).get(name)
+    cells = getattr(function, "__closure__", None) or ()
+    if not isinstance(function, types.FunctionType) or len(cells) != len(enclosed.contents):
+        raise Unsaved(f"{type(callback).__name__}: its function {name} was made in training, and a resume cannot")
+    for cell, value in zip(cells, enclosed.contents, strict=True):
+        cell.cell_contents = value
 
 
 def _state(callback: keras.callbacks.Callback) -> Any:
@@ -73,7 +80,7 @@ def _state(callback: keras.callbacks.Callback) -> Any:
         return state
     return {
         name: _Enclosed(tuple(cell.cell_contents for cell in value.__closure__ or ()))
-        if isinstance(value, types.FunctionType)
+        if isinstance(value, types.FunctionType) and "<" in value.__qualname__  # <lambda>, or <locals> of a function
         else value
         for name, value in state.items()
         if name not in _OF_KERAS

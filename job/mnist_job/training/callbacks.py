@@ -72,8 +72,11 @@ class Callbacks:
             raise TrainingError(f"{self._function}: {error}") from error
 
     def restore(self, state: bytes) -> None:
-        """Give the callbacks the state that they had when it was saved."""
-        callback_state.restore(state, self._callbacks, self._model)
+        """Give the callbacks the state that they had when it was saved. Raises TrainingError if one cannot get it."""
+        try:
+            callback_state.restore(state, self._callbacks, self._model)
+        except callback_state.Unsaved as error:
+            raise TrainingError(f"{self._function}: {error}") from error
 
     def train_begin(self) -> None:
         """Call `on_train_begin`, as after each start of the workers. Restore a checkpoint after it, not before.
