@@ -146,7 +146,7 @@ class TrainingDataSettings(DataSettings):
     )
 
 
-class LoopSettings(TrainingDataSettings, ModelSettings, EndSettings):
+class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
     """The training loop, and what it may use of its worker's node."""
 
     learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)

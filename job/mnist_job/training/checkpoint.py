@@ -78,8 +78,7 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
-        `workers` is the number of workers that trained the last epoch. Of the epochs in `keep`, the newest checkpoint
-        stays, too.
+        `workers` is the number of workers that trained the last epoch. The checkpoints of the epochs in `keep` stay, too.
         """
         variables = io.BytesIO()
         np.savez(variables, *(np.asarray(variable) for variable in model.optimizer.variables))
@@ -181,12 +180,11 @@ class Checkpoints:
 
     def _remove_old(self, keep: Collection[int]) -> None:
         """Remove the oldest complete checkpoints, and unfinished ones that are older than a complete one."""
-        complete, left = 0, set(keep)
+        complete = 0
         for name in self._newest_first():
             is_complete = self._is_complete(name)
-            if is_complete and int(name[:7]) in left:
-                left.remove(int(name[:7]))
-            elif complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
+            stays = is_complete and int(name[:7]) in keep
+            if not stays and complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
                 owned.remove(self.filesystem, f"{self.folder}/{name}", owned.in_a_checkpoint)
             complete += is_complete
 
