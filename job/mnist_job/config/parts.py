@@ -74,7 +74,7 @@ class EndSettings(Part):
     epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     patience: int | None = setting(
         None,
-        "end training when so many epochs in a row were not better than the best before them",
+        "end training after so many epochs that were not better than the best one",
         "training",
         affects_result=True,
         ge=1,
@@ -85,14 +85,14 @@ class EndSettings(Part):
     )
     monitor: str = setting(
         "validation_loss",
-        "column of the history that says which epoch is better: NAME, NAME:min or NAME:max",
+        "column of the history that ranks the epochs: NAME[:min|max]",
         "training",
         affects_result=True,
         min_length=1,
     )
     callbacks: str | None = setting(
         None,
-        "function that returns a list of Keras callbacks: FILE.py:FUNCTION or MODULE:FUNCTION",
+        "your Keras callbacks: FILE.py:FUNCTION or MODULE:FUNCTION that returns a list",
         "training",
         affects_result=True,
         place="file",

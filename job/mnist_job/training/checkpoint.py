@@ -78,7 +78,8 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
-        `workers` is the number of workers that trained the last epoch. The checkpoints of the epochs in `keep` stay, too.
+        `workers` is the number of workers that trained the last epoch. The checkpoints of the epochs in `keep`
+        stay, too.
         """
         variables = io.BytesIO()
         np.savez(variables, *(np.asarray(variable) for variable in model.optimizer.variables))

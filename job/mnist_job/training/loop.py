@@ -104,6 +104,7 @@ def train(
             validation_metrics=validated,
         )
         history.append(row := callbacks.epoch_end(row))
+        clock.ended("training")
         if stopping.ended(history, config) is not None:
             model.optimizer.finalize_variable_values(model.variables)  # as `fit` does at its end
             callbacks.train_end(row)
