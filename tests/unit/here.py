@@ -12,8 +12,8 @@ from mnist_job.code.files import Code
 class Here:
     """What `Apart` is for the functions that get one."""
 
-    def call(self, _name: str, function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
+    def call(self, _name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from mnist_job.pipeline import job
 from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
 from mnist_job.storage.folder import RunFolder
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
@@ -216,4 +217,52 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
         summary = dataset.check(config, sources.read(config.data))
         origin = origins.read(config)
         _, record = job._trained(Run(config, Log()), config, origin, summary, folder, Evaluator(config, Code()))
-    assert record == TrainingRecord(3, None, None, history(3))
+    assert record == TrainingRecord(3, None, None, history(3), 3, "all epochs are trained")
+
+
+def rows(*losses: float) -> list[Epoch]:
+    return [Epoch(epoch, loss, loss, 0.9, 1e-3, 1.5) for epoch, loss in enumerate(losses, 1)]
+
+
+BEST = JobConfig(data="digits", epochs=5, keep="best")
+WHOLE = rows(0.5, 0.2, 0.4, float("nan"), 0.3)
+
+
+@pytest.fixture
+def second_is_best(trained, tmp_path) -> Checkpoints:
+    """Save a checkpoint after each of five epochs, of which the second is the best."""
+    checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), RUN)
+    for epochs in range(1, 6):
+        step(trained)
+        checkpoints.save(trained, WHOLE[:epochs], 2, keep=stopping.epochs_to_keep(WHOLE[:epochs], BEST))
+    return checkpoints
+
+
+def test_the_best_epochs_checkpoint_is_kept_besides_the_newest_and_its_model_is_the_result(second_is_best, tmp_path):
+    assert sorted(path.name[:7] for path in (tmp_path / "checkpoints").iterdir()) == ["0000002", "0000004", "0000005"]
+    newest = second_is_best.newest()
+    kept, record = job._kept(second_is_best, BEST, newest, 0, 1.0)
+    assert kept.path == str(tmp_path / f"checkpoints/0000002-{RUN}")
+    assert (record.kept.epoch, record.ended) == (2, "all epochs are trained")
+    assert repr(record.history) == repr(WHOLE)
+    assert kept.manifest[MODEL] != newest.manifest[MODEL]
+    last, record = job._kept(second_is_best, BEST.model_copy(update={"keep": "last"}), newest, 0, 1.0)
+    assert (last, record.kept.epoch) == (newest, 5)
+
+
+@pytest.mark.parametrize("how", ["altered", "gone"])
+def test_no_other_model_takes_the_place_of_the_best_one(second_is_best, tmp_path, how):
+    damage(tmp_path / "checkpoints" / f"0000002-{RUN}" / MODEL, how)
+    with pytest.raises(TrainingError, match=rf"the model of epoch 2, the best one, is lost \(0000002-{RUN}: .*--force"):
+        job._kept(second_is_best, BEST, second_is_best.newest(), 0, 1.0)
+
+
+def test_a_best_model_of_another_training_is_not_taken(trained, second_is_best, tmp_path):
+    """A run that was lost with its best checkpoint trained on other workers, whose digits differ."""
+    folder = tmp_path / "checkpoints"
+    later = Checkpoints(fs.LocalFileSystem(), str(folder), LATER)
+    later.save(trained, rows(0.5, 0.2001), 2, keep={2})
+    assert second_is_best.of_epoch(2, WHOLE).path == str(folder / f"0000002-{RUN}")
+    damage(folder / f"0000002-{RUN}" / MODEL, "altered")
+    with pytest.raises(TrainingError, match=rf"0000002-{LATER} is of another training; 0000002-{RUN}: model.keras has"):
+        second_is_best.of_epoch(2, WHOLE)

@@ -52,6 +52,8 @@ def test_every_fault_is_reported_by_the_name_its_user_wrote(tmp_path):
         ("validation_fraction", "0"),
         ("validation_fraction", "1"),
         ("seed", "4294967296"),
+        ("patience", "0"),
+        ("keep", "first"),
         ("min_accuracy", "1.01"),
         ("cpus_per_worker", "0"),
         ("max_failures", "-1"),

@@ -47,9 +47,9 @@ def network(dense: str, shape: str = "(8, 8)") -> str:
     return f"    return keras.Sequential([keras.Input({shape}), layers.Flatten(), layers.Dense({dense})])"
 
 
-def checked(model: source.Source, folder, process=None):
+def checked(model: source.Source, folder, process=None, given=None):
     with process or here(model.code, folder / "imported") as apart:
-        return preflight.check(apart, model, SHAPES, EXAMPLES)
+        return preflight.check(apart, model, None, SHAPES, EXAMPLES, given)
 
 
 def tried(folder, text: str, arguments=None, code=None):
@@ -98,14 +98,38 @@ def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
         ({"model": "none.py:model"}, "--model none.py:model: none.py: no such file"),
         ({"model": "none.keras"}, "--model none.keras: no such file"),
         ({"folder": "none"}, "--code none: is not a folder"),
+        ({"callbacks": "none.py:callbacks"}, "--callbacks none.py:callbacks: none.py: no such file"),
+        ({"callbacks": "callbacks"}, "--callbacks callbacks: is not FILE.py:FUNCTION or MODULE:FUNCTION"),
+        (
+            {"callbacks": "other/a.py:callbacks"},
+            "a.py: two different files have this name; give their folder by --code",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(arguments, refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.py").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.py").write_text("# another")
     given = {"model": "a.py:model", "arguments": {}, "folder": None, "hidden_layers": ()} | arguments
     with pytest.raises(UsageError, match=refusal):
         source.read(**given)
+
+
+AVERAGED = """
+def model():
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(3, "softmax")])
+    network.compile(keras.optimizers.Adam(use_ema=True), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+"""
+
+
+def test_averages_that_become_the_weights_at_the_end_are_not_those_of_the_best_epoch(tmp_path):
+    network = source.read(f"{written(tmp_path, AVERAGED)}:model", {}, None, ())
+    with pytest.raises(
+        UsageError, match=r"--keep best: .*notebook\.py:model has an optimizer with use_ema, whose aver"
+    ):
+        checked(network, tmp_path, given={"keep": "best"})
 
 
 def test_an_unknown_argument_is_named(tmp_path):

@@ -117,6 +117,14 @@ def test_everything_that_is_known_of_a_run_is_in_it():
     assert {"Python", "TensorFlow", "Keras", "Ray"} == ended.identity.versions.keys()
 
 
+def test_it_says_why_training_ended_and_which_epoch_was_kept():
+    best = whole(training=TrainingRecord(2, 1, 5.0, history(3), 2, "validation_loss has not improved for 1 epoch"))
+    words = " ".join(Page(report.render(best)).words)
+    assert "Training ended after epoch 3: validation_loss has not improved for 1 epoch." in words
+    assert "the test once, with the weights of epoch 2, which is the best one." in words
+    assert "with the weights of the last epoch" in " ".join(Page(report.render(whole())).words)
+
+
 def test_it_shows_the_most_confident_mistakes():
     page = Page(report.render(whole()))
     mistakes = whole().evaluation.mistakes
@@ -169,6 +177,7 @@ RUNS = {
         )
     ),
     "many epochs": whole(training=TrainingRecord(1, 0, 1.0, history(5000))),
+    "the best epoch": whole(training=TrainingRecord(1, 0, 1.0, history(5), 2, SCRIPT)),
     "an evaluation": whole(training=None, identity=Identity.of(EvaluateConfig(data="digits", model="m.keras"))),
 }
 
@@ -294,6 +303,9 @@ SETTINGS = st.fixed_dictionaries(
         "use_gpu": st.booleans(),
         "verbose": st.booleans(),
         "timeout": st.none() | st.integers(1, 999),
+        "patience": st.none() | st.integers(1, 99),
+        "keep": st.sampled_from(["last", "best"]),
+        "monitor": st.sampled_from(["validation_loss", "train_auc:max"]),
     },
 )
 
@@ -353,10 +365,12 @@ def test_an_outcome_of_before_is_read():
     del content["evaluation"]["mistakes"], content["evaluation"]["image_shape"], content["identity"]["versions"]
     del content["evaluation"]["confusion_pairs"]
     for row in content["training"]["history"]:
-        del row["train_accuracy"]
+        del row["train_accuracy"], row["stopped_by"]
+    del content["training"]["kept_epoch"], content["training"]["ended"]
     former = Outcome.from_json(json.dumps(content).encode())
     assert former.evaluation.mistakes == []
     assert former.training.history[0].train_accuracy is None
+    assert former.training.kept == former.training.history[-1]
     assert Page(report.render(former)).all("img") == []
 
 

@@ -147,10 +147,12 @@ server: `helm template` or `helm lint` renders the chart.
   code: the files are larger than 900 kB, which a ConfigMap cannot hold; build an image with them:
   FROM the job's image, COPY your modules to /opt/code, and ENV PYTHONPATH=/opt/code
 {{- end }}
-{{- $model := .Values.settings.model | default "" }}
-{{- if and (regexMatch "^[^/]+[.]py:" $model) (not (hasKey .Values.code (regexFind "^[^:]+" $model))) }}
+{{- range $setting := list "model" "callbacks" }}
+{{- $function := get $.Values.settings $setting | default "" }}
+{{- if and (regexMatch "^[^/]+[.]py:" $function) (not (hasKey $.Values.code (regexFind "^[^:]+" $function))) }}
 - >-
-  settings.model: {{ $model }} is not in code; add it with --set-file code.{{ regexFind "^[^:]+" $model | replace "." "\\." }}=FILE
+  settings.{{ $setting }}: {{ $function }} is not in code; add it with --set-file code.{{ regexFind "^[^:]+" $function | replace "." "\\." }}=FILE
+{{- end }}
 {{- end }}
 {{- end }}
 

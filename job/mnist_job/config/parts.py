@@ -70,6 +70,38 @@ class ModelSettings(CodeSettings):
     )
 
 
+class EndSettings(Part):
+    """When training ends, which epoch's model is kept, and what is called after each epoch."""
+
+    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
+    patience: int | None = setting(
+        None,
+        "end training after so many epochs that were not better than the best one",
+        "training",
+        affects_result=True,
+        ge=1,
+        le=1_000_000,
+    )
+    keep: Literal["last", "best"] = setting(
+        "last", "the epoch whose model is evaluated and published", "training", affects_result=True
+    )
+    monitor: str = setting(
+        "validation_loss",
+        "column of the history that ranks the epochs: NAME[:min|max]",
+        "training",
+        affects_result=True,
+        min_length=1,
+    )
+    callbacks: str | None = setting(
+        None,
+        "your Keras callbacks: FILE.py:FUNCTION or MODULE:FUNCTION that returns a list",
+        "training",
+        affects_result=True,
+        place="file",
+        min_length=1,
+    )
+
+
 class DataSettings(CodeSettings):
     """The data set."""
 
@@ -126,10 +158,9 @@ class TrainingDataSettings(DataSettings):
     )
 
 
-class LoopSettings(TrainingDataSettings, ModelSettings):
+class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
     """The training loop, and what it may use of its worker's node."""
 
-    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
     learning_rate_schedule: Literal["cosine", "constant"] = setting(
         "cosine",

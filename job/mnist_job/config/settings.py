@@ -20,7 +20,16 @@ from mnist_job.config.parts import (
 from mnist_job.config.setting import declared, setting
 from mnist_job.config.texts import worker_range
 
-FORMER_DEFAULTS: dict[str, Any] = {"validation_split": "tail", "model": None, "model_args": {}, "class_weight": None}
+FORMER_DEFAULTS: dict[str, Any] = {
+    "validation_split": "tail",
+    "model": None,
+    "model_args": {},
+    "patience": None,
+    "keep": "last",
+    "monitor": "validation_loss",
+    "callbacks": None,
+    "class_weight": None,
+}
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
 

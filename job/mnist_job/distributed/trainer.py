@@ -20,6 +20,7 @@ from mnist_job.errors import TrainingError
 from mnist_job.models.origin import Origin
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import Checkpoint, Checkpoints
 from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spent, Start
 
@@ -114,7 +115,7 @@ def train(
         reason = failures.reason(failure, backend.nodes, config.worker_timeout)
         raise TrainingError(f"training failed: {reason}") from failure
     last = checkpoints.newest()
-    if last is None or len(last.history) != config.epochs:
+    if last is None or stopping.ended(last.history, config) is None:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
     return Trained(last, follower.restarts)
 

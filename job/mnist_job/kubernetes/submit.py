@@ -100,7 +100,7 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
 
 def _functions(config: JobConfig) -> dict[str, str | None]:
     """Return the settings whose values may name functions of the user's code."""
-    return {"model": config.model, "data": config.data}
+    return {"model": config.model, "data": config.data, "callbacks": config.callbacks}
 
 
 def render(name: str, namespace: str, values: dict[str, Any]) -> str:

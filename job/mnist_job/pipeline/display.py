@@ -12,7 +12,7 @@ from mnist_job.data.fits import shape_text
 from mnist_job.data.split import MOST_NAMED, named
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
-from mnist_job.results.outcome import Outcome
+from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.training.progress import Epoch, News, Progress, Restart, Start
 
 
@@ -62,6 +62,17 @@ class Display:
                 yield Stage(self._log, self._bar, task, epochs or 0)
             finally:
                 self._bar.remove_task(task)
+
+    def training(self, record: TrainingRecord, epochs: int) -> None:
+        """Show why training ended and which epoch is kept, unless all `epochs` were trained and the last is kept."""
+        trained, kept = len(record.history), record.kept.epoch
+        if kept < trained or trained < epochs:
+            self._log.info(
+                f"training ended after {trained} of {epochs} epochs: {record.ended}; the model of epoch {kept} is kept",
+                epochs=trained,
+                ended=record.ended,
+                kept_epoch=kept,
+            )
 
     def evaluation(self, outcome: Outcome) -> None:
         """Show the result of the evaluation."""

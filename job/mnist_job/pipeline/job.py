@@ -1,10 +1,9 @@
 """The whole job on one page: preflight -> train -> evaluate -> publish."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
 
 from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.code import files as files_of_code
@@ -28,8 +27,7 @@ from mnist_job.log import Log
 from mnist_job.models import origin as origins
 from mnist_job.models import saved_model
 from mnist_job.models.origin import Origin
-from mnist_job.models.source import Shapes
-from mnist_job.pipeline import delivery, gates
+from mnist_job.pipeline import checks, delivery, gates
 from mnist_job.pipeline.display import counted
 from mnist_job.pipeline.stages import Run
 from mnist_job.report import page
@@ -39,12 +37,9 @@ from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
-from mnist_job.training import preflight
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
 from mnist_job.training.progress import News, Progress, Start
-
-Given = ParamSpec("Given")
-Returned = TypeVar("Returned")
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
@@ -61,10 +56,11 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
         ExitStack() as stack,
     ):
         with this.stage("data", UsageError):
+            stopping.monitor(config.monitor)
             origin = origins.read(config)
             apart = stack.enter_context(Apart(origin.code))
         with this.stage("data", DataError, "reading the data"):
-            summary = _checked(apart, origin.data, dataset.check, config, origin.data)
+            summary = checks.data(apart, origin.data, dataset.check, config, origin.data)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
         this.identity = this.identity.with_settings(config, summary.sha256, origin.checksums)
@@ -76,10 +72,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
-            with this.stage(
-                "data", UsageError, None if origin.model.is_reference else f"trying the model {config.model}"
-            ):
-                _try(apart, origin, summary, config)
+            checks.training(this, config, apart, origin, summary)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
@@ -88,6 +81,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, origin, summary, folder, evaluator)
+                this.display.training(record, config.epochs)
                 trusted = not origin.model.is_reference
                 candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted)
                 outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
@@ -109,7 +103,7 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
             model = saved_model.existing(config.model)
             candidate = Candidate(model, files.shown(config.model), trusted=config.code is not None)
         with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
-            checked = _checked(apart, data, dataset.check_test, data)
+            checked = checks.data(apart, data, dataset.check_test, data)
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
@@ -120,42 +114,20 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
         raise verdict
 
 
-def _checked(
-    apart: Apart, data: Data, check: Callable[Given, Returned], *args: Given.args, **kwargs: Given.kwargs
-) -> Returned:
-    """Return what a check of the data returns. It runs in a process of its own if the data come from a function."""
-    if data.function is None:
-        return check(*args, **kwargs)
-    return apart.call(data.place, check, *args, **kwargs)
-
-
-def _try(apart: Apart, origin: Origin, summary: dataset.Summary, config: JobConfig) -> None:
-    """Check that the model can be trained on the data, and has what the gates need. Raises UsageError."""
-    if not origin.model.is_reference:
-        shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-        given = config.model_dump(exclude_defaults=True)
-        found = preflight.check(apart, origin.model, shapes, summary.examples, given)
-        gates.check(config, is_classifier=found.is_classifier and summary.classes is not None)
-    elif summary.classes is None:
-        raise UsageError(
-            f"{origin.data.place}: the targets are no class numbers, which the default network needs; give a --model"
-        )
-
-
 def _trained(
     this: Run, config: JobConfig, origin: Origin, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
-    """Train, and return the last checkpoint and the record of the training.
+    """Train, and return the checkpoint of the kept epoch and the record of the training.
 
-    If all epochs were trained in an earlier run, which did not finish the evaluation, train nothing.
+    If training has ended in an earlier run, which did not finish the evaluation, train nothing.
     """
     started = time.time()
     checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
     with this.stage("worker_start", TrainingError):
         last = checkpoints.newest()
         done = len(last.history) if last else 0
-        if last is not None and done == config.epochs:
-            return last, TrainingRecord(last.workers, None, None, last.history)
+        if last is not None and stopping.ended(last.history, config) is not None:
+            return _kept(checkpoints, config, last, None, None)
     doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
@@ -177,8 +149,17 @@ def _trained(
             trained = trainer.train(config, origin, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
-    last = trained.checkpoint
-    return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
+        return _kept(checkpoints, config, trained.checkpoint, trained.restarts, time.time() - started)
+
+
+def _kept(
+    checkpoints: Checkpoints, config: JobConfig, last: Checkpoint, restarts: int | None, seconds: float | None
+) -> tuple[Checkpoint, TrainingRecord]:
+    """Return the checkpoint of the kept epoch, and the record of a training that has ended. Raises TrainingError."""
+    epoch = stopping.kept_epoch(last.history, config)
+    kept = last if epoch == len(last.history) else checkpoints.of_epoch(epoch, last.history)
+    ended = stopping.ended(last.history, config)
+    return kept, TrainingRecord(last.workers, restarts, seconds, last.history, epoch, ended)
 
 
 def _evaluated(

@@ -14,7 +14,7 @@ from mnist_job.data.fits import shape_text
 from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, Mistake, confidence_interval
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
-from mnist_job.results.outcome import Outcome
+from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.training.progress import Epoch
 
 MOST_ROWS = 100  # the most rows of a table
@@ -28,7 +28,7 @@ def render(outcome: Outcome) -> str:
     training, evaluation = outcome.training, outcome.evaluation
     parts = [_head(outcome)]
     if training is not None:
-        parts.append(_training(training.history, evaluation))
+        parts.append(_training(training, evaluation))
     if evaluation is not None:
         if evaluation.recall:
             parts.append(_classes(evaluation))
@@ -78,7 +78,8 @@ def _of_classifier(evaluation: Evaluation, accuracy: float) -> list[tuple[str, s
     ]
 
 
-def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
+def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
+    history, kept = training.history, training.kept.epoch
     rows = plots.thinned(history, MOST_ROWS)
     table = _table(
         ("epoch", "training loss", "validation loss", "training accuracy", "validation accuracy", "learning rate", "s"),
@@ -96,13 +97,15 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
         ),
     )
     every = "Every epoch" if len(rows) == len(history) else f"{len(rows)} of {len(history):,} epochs"
+    ended = f"Training ended after epoch {len(history):,}: {training.ended}. " if training.ended else ""
+    which = "the last epoch" if kept == len(history) else f"epoch {kept:,}, which is the best one"
     return (
         "<h2>Training</h2>\n"
-        '<p class="note">Training is measured during the epoch, each batch before its update. Validation is measured '
-        "after each epoch, and the test once, with the weights of the last epoch.</p>\n"
+        f'<p class="note">{html.escape(ended)}Training is measured during the epoch, each batch before its update. '
+        f"Validation is measured after each epoch, and the test once, with the weights of {which}.</p>\n"
         '<div class="plots">'
-        + _figure("Loss", plots.loss(history, evaluation))
-        + (_figure("Accuracy", plots.accuracy(history, evaluation)) if _has_accuracy(history) else "")
+        + _figure("Loss", plots.loss(history, evaluation, kept))
+        + _figure("Accuracy", plots.accuracy(history, evaluation, kept))
         + _figure("Learning rate", plots.learning_rate(history))
         + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )

@@ -59,15 +59,17 @@ def measured(outcome: Outcome) -> CollectorRegistry:
     if outcome.succeeded:
         gauge("last_success_timestamp_seconds", "When the last successful run ended.", outcome.finished)
     if (training := outcome.training) is not None:
-        last = training.history[-1]
-        gauge("train_loss", "Mean training loss of the last epoch.", last.train_loss, dataset=dataset)
-        gauge("validation_loss", "Validation loss after the last epoch.", last.validation_loss, dataset=dataset)
+        kept = training.kept
+        gauge("train_loss", "Mean training loss of the kept epoch.", kept.train_loss, dataset=dataset)
+        gauge("validation_loss", "Validation loss after the kept epoch.", kept.validation_loss, dataset=dataset)
         gauge(
             "validation_accuracy_ratio",
-            "Validation accuracy after the last epoch.",
-            last.validation_accuracy,
+            "Validation accuracy after the kept epoch.",
+            kept.validation_accuracy,
             dataset=dataset,
         )
+        gauge("trained_epochs", "Epochs that were trained.", len(training.history))
+        gauge("kept_epoch", "The epoch whose model was evaluated, from 1.", kept.epoch)
         gauge("training_duration_seconds", "Time from the start of the workers to their end.", training.seconds)
         gauge("workers", "Training processes.", training.workers)
         gauge("worker_restarts", "How often workers were lost and restarted.", training.restarts)

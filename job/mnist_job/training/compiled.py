@@ -91,6 +91,12 @@ class Compiled:
         """The variables that the optimizer updates."""
         return list(self.network.trainable_variables)
 
+    @property
+    def measured(self) -> list[str]:
+        """The names of what the loop measures in each epoch: the loss, the accuracy, and other metrics."""
+        names = dict.fromkeys(("loss", *self.network.get_metrics_result()))
+        return [*names] if self.was_compiled else [*names, "accuracy"]
+
     def targets(self, labels: Tensor) -> Tensor:
         """Return targets as the loss takes them: as they are or, if they are class numbers, perhaps one-hot."""
         return labels if self._one_hot is None else tf.one_hot(labels, self._one_hot)

@@ -18,8 +18,9 @@ from mnist_job.data import dataset, verify
 from mnist_job.models.origin import Origin
 from mnist_job.models.source import Shapes
 from mnist_job.phases import Clock
-from mnist_job.training import optimizer
+from mnist_job.training import optimizer, stopping
 from mnist_job.training.batches import Plan, ResidentBatches, Share, Tensor
+from mnist_job.training.callbacks import Callbacks
 from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.compiled import Compiled, added_up
 from mnist_job.training.progress import Epoch, Spent, Start, Tell
@@ -41,13 +42,13 @@ def train(
     tell: Tell,
     clock: Clock,
 ) -> None:
-    """Train to the last epoch, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
+    """Train until the end, from the last intact checkpoint if there is one. Save a checkpoint after each epoch.
 
     Only the first worker reports and saves. `origin` is where the network and the data come from. `checked`
     describes the training data that the driver has checked.
 
     Raises DataError if this worker's data is different, ClusterError if a GPU is required and TensorFlow finds none,
-    TrainingError if no checkpoint is intact, and OSError if a checkpoint cannot be read or written.
+    TrainingError if no checkpoint is intact or a callback fails, and OSError if a checkpoint cannot be read or written.
     """
     # First: after this worker has joined the others, they would wait for it if it failed.
     training = verify.load_training(config, origin.data, checked)
@@ -67,10 +68,13 @@ def train(
         network.set_weights(ray.train.collective.broadcast_from_rank_zero(first))
     update = optimizer.update(model.optimizer, model.variables)
     del training, some  # free the memory: the data is on the device now
+    agree = ray.train.collective.broadcast_from_rank_zero
+    callbacks = Callbacks(origin.callbacks, model, agree, epochs=config.epochs, steps=batches.steps)
+    callbacks.train_begin()
 
     history: list[Epoch] = []
     if (chosen := _agreed_checkpoint(checkpoints, tell, clock, share)) is not None:
-        history = checkpoints.restore(*chosen, model)
+        history = checkpoints.restore(*chosen, model, callbacks)
     clock.ended("setup")
 
     so_far = tf.Variable(tf.zeros(3, tf.float64))
@@ -78,8 +82,10 @@ def train(
     validate = compiled_validation(strategy, model, validation)
     clock.ended("tracing")
     reporter = Reporter(tell, so_far, batches, config.epochs, done=len(history))
-    for epoch in range(len(history), config.epochs):
+    while stopping.ended(history, config) is None:
+        epoch = len(history)
         started = time.perf_counter()
+        callbacks.epoch_begin(epoch)
         rate = float(model.optimizer.learning_rate.numpy())
         model.reseed(config.seed, epoch, share.rank)
         with reporter.epoch(epoch + 1) if share.rank == 0 else nullcontext():
@@ -98,11 +104,13 @@ def train(
             train_metrics=trained,
             validation_metrics=validated,
         )
-        history.append(row)
-        if len(history) == config.epochs:
+        history.append(row := callbacks.epoch_end(row))
+        clock.ended("training")
+        if stopping.ended(history, config) is not None:
             model.optimizer.finalize_variable_values(model.variables)  # as `fit` does at its end
+            callbacks.train_end(row)
         if share.rank == 0:
-            checkpoints.save(model, history, share.workers)
+            checkpoints.save(model, history, share.workers, callbacks, stopping.epochs_to_keep(history, config))
             clock.ended("checkpoint")
             tell(Spent(clock.handed_over()))
             tell(row)

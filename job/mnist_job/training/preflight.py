@@ -3,14 +3,15 @@
 The trial is everything that a run does with a model: build it, train it for a step, validate, save and load it.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_job.code.apart import Apart
 from mnist_job.code.files import told
+from mnist_job.code.function import Function
 from mnist_job.config.sources import flag
 from mnist_job.data.arrays import Split
 from mnist_job.errors import JobError, UsageError
@@ -26,40 +27,70 @@ OF_OUR_OPTIMIZER = ("learning_rate", "learning_rate_schedule")
 
 @dataclass(frozen=True)
 class Found:
-    """What the trial has found out: whether the author compiled the model, whether it is a classifier, its weights."""
+    """What the trial has found out.
+
+    Attributes:
+        was_compiled: whether the author compiled the model.
+        is_classifier: whether it gives probabilities of classes.
+        parameters: its number of weights.
+        measured: the names of what the loop measures in each epoch.
+        averages: whether the optimizer puts averages of the weights in place at the end (`use_ema`).
+
+    """
 
     was_compiled: bool
     is_classifier: bool
     parameters: int
+    measured: list[str]
+    averages: bool
 
 
-def check(process: Apart, source: Source, shapes: Shapes, examples: Split, given: Collection[str] = ()) -> Found:
-    """Try the model in another process. `given` has the names of the settings that differ from their defaults.
+def check(
+    process: Apart,
+    model: Source,
+    callbacks: Function | None,
+    shapes: Shapes,
+    examples: Split,
+    given: Mapping[str, Any] | None = None,
+) -> Found:
+    """Try the model and the callbacks in another process. `given` has the settings that differ from their defaults.
+
+    None of the callbacks' methods is called, because they may write or send something.
 
     Raises UsageError, in one line, if the model cannot be built, trained or saved, or has its own optimizer and the
-    user sets a learning rate.
+    user sets a learning rate, or if a callback cannot work.
     """
-    found = process.call(f"--model {source.name}", _tried, source, shapes, examples)
+    given = given or {}
+    named = str(callbacks) if model.is_reference else f"--model {model.name}"
+    scheduled = given.get("learning_rate_schedule") != "constant"
+    found = process.call(named, _tried, model, callbacks, shapes, examples, scheduled=scheduled)
     if found.was_compiled and (set_ := [name for name in OF_OUR_OPTIMIZER if name in given]):
         raise UsageError(
-            f"{flag(set_[0])}: {source.name} compiles an optimizer of its own; change it there (--model-args)"
+            f"{flag(set_[0])}: {model.name} compiles an optimizer of its own; change it there (--model-args)"
+        )
+    if found.averages and given.get("keep") == "best":
+        raise UsageError(
+            f"--keep best: {model.name} has an optimizer with use_ema, whose averages become the weights only at the "
+            "end; use --keep last"
         )
     return found
 
 
-def _tried(source: Source, shapes: Shapes, examples: Split) -> Found:
+def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split, *, scheduled: bool) -> Found:
     import keras
     import tensorflow as tf
 
     from mnist_job.training import loop, optimizer
     from mnist_job.training.batches import ResidentBatches, Share
+    from mnist_job.training.callbacks import Callbacks
     from mnist_job.training.compiled import Compiled
 
     keras.utils.set_random_seed(shapes.seed)
     network = source.build(shapes)
     try:
         _check_outputs(network, shapes.classes)
-        model = Compiled(network, 1e-3, examples)
+        rate = keras.optimizers.schedules.CosineDecay(1e-3, 1) if scheduled else 1e-3
+        model = Compiled(network, rate, examples)
         batches = ResidentBatches(examples, len(examples), Share(0, 1), seed=0)
         update = optimizer.update(model.optimizer, model.variables)
         so_far = tf.Variable(tf.zeros(3, tf.float64))
@@ -75,7 +106,18 @@ def _tried(source: Source, shapes: Shapes, examples: Split) -> Found:
             saved_model.load_own(file)
     except Exception as error:
         raise UsageError(f"--model {source.name}: cannot be saved and loaded: {told(error)}") from error
-    return Found(model.was_compiled, saved_model.is_classifier(network), network.count_params())
+    try:
+        Callbacks(own, model, lambda value: value, epochs=1, steps=1).state()
+    except JobError as error:
+        raise UsageError(str(error)) from error
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scaling
+    return Found(
+        model.was_compiled,
+        saved_model.is_classifier(network),
+        network.count_params(),
+        model.measured,
+        bool(inner.use_ema),
+    )
 
 
 def _check_outputs(network: "keras.Model", classes: int | None) -> None:

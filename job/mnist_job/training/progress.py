@@ -11,7 +11,8 @@ class Epoch:
 
     The training loss and metrics are measured during the epoch, each batch before its update. An accuracy is None if
     the model was compiled without it. (Old histories have no `train_accuracy`.) `train_metrics` and
-    `validation_metrics` have the other metrics that the model was compiled with, by their names.
+    `validation_metrics` have the other metrics that the model was compiled with, by their names. `stopped_by` is the
+    class of the callback that ended training after this epoch, or None.
     """
 
     epoch: int
@@ -23,6 +24,7 @@ class Epoch:
     seconds: float
     train_metrics: dict[str, float] = field(default_factory=dict)
     validation_metrics: dict[str, float] = field(default_factory=dict)
+    stopped_by: str | None = None
 
     def measured(self, part: Literal["train", "validation"]) -> dict[str, float]:
         """Return the loss, the accuracy if there is one, and the other metrics of this part, by their names."""
@@ -33,6 +35,7 @@ class Epoch:
     def columns(self) -> dict[str, Any]:
         """Return it as a flat mapping, with a column for each metric, like `train_auc` and `validation_auc`."""
         columns = asdict(self)
+        del columns["stopped_by"]
         for part in ("train", "validation"):
             columns |= {f"{part}_{name}": value for name, value in columns.pop(f"{part}_metrics").items()}
         return columns
