@@ -23,6 +23,7 @@ OTHER = {
     "model_args": {"width": 64},
     "patience": 3,
     "keep": "best",
+    "class_weight": "balanced",
     "monitor": "validation_accuracy",
     "callbacks": "package.module:function",
     "validation_fraction": 0.5,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mnist_job.code.files import Code
+from mnist_job.code.files import FOLDER, Code
 
 
 class Here:
@@ -18,12 +18,9 @@ class Here:
 
 @contextmanager
 def here(code: Code, folder: Path) -> Iterator[Here]:
-    """Make the code importable in this context, and forget its modules at the end."""
-    before = set(sys.modules)
-    try:
-        with code.importable(folder):
-            yield Here()
-    finally:
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder)):
-                del sys.modules[name]
+    """Make the code importable in this context, without the modules of earlier ones."""
+    for name, module in list(sys.modules.items()):
+        if f"/{FOLDER}/" in str(getattr(module, "__file__", None)):
+            del sys.modules[name]
+    with code.importable(folder):
+        yield Here()

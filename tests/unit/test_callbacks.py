@@ -184,13 +184,13 @@ def test_a_plateau_is_found_as_fit_finds_it(tmp_path):
         for epoch in range(16):
             indices, starts, _ = (part.numpy() for part in batches.plan(epoch))
             for start, end in pairwise(starts):
-                yield SPLIT.images[indices[start:end]], SPLIT.labels[indices[start:end]]
+                yield SPLIT.inputs[indices[start:end]], SPLIT.targets[indices[start:end]]
 
     history = theirs.fit(
         in_our_order(),
         steps_per_epoch=batches.steps,
         shuffle=False,
-        validation_data=(SPLIT.images, SPLIT.labels),
+        validation_data=(SPLIT.inputs, SPLIT.targets),
         validation_batch_size=64,
         epochs=16,
         callbacks=[keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.01, cooldown=1)],

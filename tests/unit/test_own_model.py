@@ -6,9 +6,10 @@ import pytest
 
 from mnist_job.code import files as code
 from mnist_job.code.apart import Apart
+from mnist_job.config.settings import JobConfig
 from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
-from mnist_job.models import source
+from mnist_job.models import origin, source
 from mnist_job.models.source import Shapes
 from mnist_job.training import preflight
 from mnist_job.training.compiled import Compiled
@@ -97,8 +98,9 @@ def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
     [
         ({"model": "none.py:model"}, "--model none.py:model: none.py: no such file"),
         ({"model": "none.keras"}, "--model none.keras: no such file"),
-        ({"folder": "none"}, "--code none: is not a folder"),
+        ({"code": "none"}, "--code none: is not a folder"),
         ({"callbacks": "none.py:callbacks"}, "--callbacks none.py:callbacks: none.py: no such file"),
+        ({"data": "none.py:data"}, "--data none.py:data: none.py: no such file"),
         ({"callbacks": "callbacks"}, "--callbacks callbacks: is not FILE.py:FUNCTION or MODULE:FUNCTION"),
         (
             {"callbacks": "other/a.py:callbacks"},
@@ -111,9 +113,8 @@ def test_what_is_not_there_is_named(arguments, refusal, tmp_path, monkeypatch):
     (tmp_path / "a.py").touch()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/a.py").write_text("# another")
-    given = {"model": "a.py:model", "arguments": {}, "folder": None, "hidden_layers": ()} | arguments
     with pytest.raises(UsageError, match=refusal):
-        source.read(**given)
+        origin.read(JobConfig(**{"data": "digits", "model": "a.py:model"} | arguments))
 
 
 AVERAGED = """

@@ -63,7 +63,7 @@ class RunSettings(Part):
     )
 
 
-class Settings(DataSettings, EvaluatorSettings, DeliverySettings, GateSettings, RunSettings):
+class Settings(EvaluatorSettings, DataSettings, DeliverySettings, GateSettings, RunSettings):
     """The settings that `run` and `evaluate` have in common."""
 
     def affecting_result(self) -> dict[str, Any]:
