@@ -7,6 +7,7 @@ saves any.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 COUNTED = ("tracing", "training", "validation", "checkpoint")
@@ -18,6 +19,7 @@ class Row:
     """A way to train: a module of this package with its arguments, or the flags of `mnist-job run`.
 
     With `apart`, it needs the virtual environment of the benchmark. With `saves`, it saves a checkpoint in each epoch.
+    Rows of the same number of `epochs` are in the same table.
     """
 
     name: str
@@ -26,8 +28,10 @@ class Row:
     flags: tuple[str, ...] = ()
     apart: bool = False
     saves: bool = False
+    epochs: int = 10
 
 
+CNN = ("--model", f"{Path(__file__).with_name('cnn.py')}:model", "--epochs", "5")
 BY_256 = ("256", "0.004")
 ROWS = (
     Row("notebook", "Keras `fit` on TensorFlow: the notebook as a script", ("notebook", "1")),
@@ -56,6 +60,21 @@ ROWS = (
         "this job, 2 workers, global batch 256, learning rate 0.004",
         flags=("--workers", "2", "--batch-size", BY_256[0], "--learning-rate", BY_256[1]),
         saves=True,
+    ),
+    Row("cnn-fit", "Keras `fit`: a user's CNN, on all CPUs", ("cnn_fit", "5"), epochs=5),
+    Row(
+        "cnn-1",
+        "this job: a user's CNN, 1 worker with 2 CPUs",
+        flags=(*CNN, "--workers", "1", "--cpus-per-worker", "2"),
+        saves=True,
+        epochs=5,
+    ),
+    Row(
+        "cnn-2",
+        "this job: a user's CNN, 2 workers with a CPU each",
+        flags=(*CNN, "--workers", "2"),
+        saves=True,
+        epochs=5,
     ),
 )
 NAMES = [row.name for row in ROWS]

@@ -20,6 +20,8 @@ BESIDE = {
     "job-1": ("notebook", "keras-100", "keras-jax", "jax", "torch-1"),
     "job-2": ("notebook", "torch-2", "ray-keras-2"),
     "job-2-256": ("notebook", "torch-2", "torch-2-256"),
+    "cnn-1": ("cnn-fit",),
+    "cnn-2": ("cnn-fit",),
 }
 """The rows with which each row of this job is compared."""
 SHORT = ("ray-keras-2",)  # it trains fewer epochs and evaluates nothing, so its whole process cannot be compared
@@ -33,7 +35,8 @@ def tables(machines: Sequence[list[Result]]) -> str:
     """Return all tables that have measurements on these machines, without the rows that were not measured."""
     split = [_repetitions(results) for results in machines]
     everything = [one for results in machines for one in results]
-    return "\n\n".join(table for table in (_whole(split), _ratios(split), _others(split), _steps(everything)) if table)
+    whole = [_whole(split, epochs) for epochs in dict.fromkeys(row.epochs for row in ROWS)]
+    return "\n\n".join(table for table in (*whole, _ratios(split), _others(split), _steps(everything)) if table)
 
 
 def _repetitions(results: list[Result]) -> Machine:
@@ -41,12 +44,12 @@ def _repetitions(results: list[Result]) -> Machine:
     return [[one for one in results if one["repetition"] == number] for number in numbers]
 
 
-def _whole(machines: list[Machine]) -> str:
+def _whole(machines: list[Machine], epochs: int) -> str:
     lines = [
-        "| | whole, s | training of 10 epochs, s | CPU, s | peak, GiB | checkpoints | test accuracy |",
+        f"| | whole, s | training of {epochs} epochs, s | CPU, s | peak, GiB | checkpoints | test accuracy |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in ROWS:
+    for row in (row for row in ROWS if row.epochs == epochs):
         cells = [_figure(machines, _value(row.name, key), 1) for key in ("wall", "training", "cpu")]
         cells.append(_figure(machines, _value(row.name, "peak", 2**-30), 2))
         if any(cells):

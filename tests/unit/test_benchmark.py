@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mnist_job.config.settings import JobConfig
+from mnist_job.models import source
 from mnist_job.phases import PHASES
 from ops.benchmark import measure, rows, tables
 
@@ -82,6 +84,24 @@ def test_a_row_of_fewer_epochs_is_compared_by_what_can_be_compared():
     text = tables.tables([[result("job-2", 0, training=2.0), result("ray-keras-2", 0, training=8.0)]])
     (line,) = lines(text, "this job, 2 workers / ")
     assert line.endswith("epochs |  | 0.25 |  | 1.00 |"), line
+
+
+def test_rows_of_other_epochs_have_a_table_of_their_own():
+    text = tables.tables([[result("job-1", 0), result("cnn-fit", 0, training=4.0), result("cnn-2", 0, training=3.0)]])
+    whole, of_the_cnn, ratios = text.split("\n\n")
+    assert "training of 10 epochs" in whole
+    assert "training of 5 epochs" in of_the_cnn
+    assert len(lines(of_the_cnn, "")) == 4
+    (line,) = lines(ratios, "this job: a user's CNN, 2 workers")
+    assert line.split(" | ")[2] == "0.75"
+
+
+def test_the_users_cnn_of_the_jobs_rows_is_found_and_has_its_weights(tmp_path):
+    settings = JobConfig(**dict(zip(("model", "epochs"), rows.CNN[1::2], strict=True)))
+    assert settings.epochs == next(row.epochs for row in rows.ROWS if row.name == "cnn-fit")
+    network = source.read(settings.model, {}, None, ())
+    with network.code.importable(tmp_path):
+        assert 100_000 < network.build(source.Shapes((28, 28), 10, 255, 0)).count_params() < 130_000
 
 
 def test_every_row_that_is_compared_is_one_that_is_measured():
