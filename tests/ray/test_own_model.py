@@ -81,6 +81,43 @@ def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
     assert "the code has changed: notebook.py" in result.stderr
 
 
+REGRESSION = """
+import keras
+import numpy as np
+from keras import layers
+
+def data():
+    x = np.random.rand(600, 4)
+    y = x @ [1.0, -2.0, 3.0, 0.5]
+    return (x[:500], y[:500], x[:500, 0]), (x[500:], y[500:])
+
+def model(input_shape):
+    network = keras.Sequential([keras.Input(input_shape), layers.Dense(1)])
+    network.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+    return network
+"""
+
+
+def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
+    (tmp_path / "notebook.py").write_text(REGRESSION)
+    run = ("run", "--data", "notebook.py:data", "--model", "notebook.py:model", "--epochs", "20", "--name", "own")
+    refused = job(*run, "--min-accuracy", "0.5", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--min-accuracy: the model is no classifier" in refused.stderr
+    result = job(*run, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = outcome(tmp_path)["evaluation"]
+    assert (found["samples"], found["accuracy"], found["recall"], found["image_shape"]) == (100, None, [], [4])
+    assert found["loss"] == found["metrics"]["loss"] < 1e-2
+    metrics = (tmp_path / "runs/own/metrics.prom").read_text()
+    assert 'mnist_job_test_metric{dataset="notebook:data",metric="mae"}' in metrics
+    assert "accuracy" not in metrics
+    assert "Confusion" not in (tmp_path / "runs/own/report.html").read_text()
+    assert job(*run, cwd=tmp_path).returncode == 0
+    again = job("evaluate", "--data", "notebook.py:data", "--model", "runs/own/model.keras", cwd=tmp_path)
+    assert f"test loss {found['loss']:.4f} (100 samples)" in again.stdout
+
+
 def test_a_fault_ends_a_dry_run_with_a_line_and_nothing_written(folder):
     (folder / "notebook.py").write_text(NOTEBOOK.replace("Flatten", "Flat"))
     result = job(*RUN, "--dry-run", cwd=folder)

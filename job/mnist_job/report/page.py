@@ -105,7 +105,7 @@ def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
         f"Validation is measured after each epoch, and the test once, with the weights of {which}.</p>\n"
         '<div class="plots">'
         + _figure("Loss", plots.loss(history, evaluation, kept))
-        + _figure("Accuracy", plots.accuracy(history, evaluation, kept))
+        + (_figure("Accuracy", plots.accuracy(history, evaluation, kept)) if _has_accuracy(history) else "")
         + _figure("Learning rate", plots.learning_rate(history))
         + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )
