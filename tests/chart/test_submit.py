@@ -106,8 +106,10 @@ def test_callbacks_travel_with_it_in_the_models_file_or_in_their_own(submitted, 
     where = ["--callbacks", f"{tmp_path}/ends.py:callbacks"]
     assert_equal(submitted(*where), render(own))
     model, both = ["--model", f"{tmp_path}/notebook.py:model"], {"code": {"notebook.py": "# notebook.py\n"}}
-    both["settings"] = {"model": "notebook.py:model", "callbacks": "notebook.py:callbacks"}
-    assert_equal(submitted(*model, "--callbacks", f"{tmp_path}/notebook.py:callbacks"), render(both))
+    notebook = f"{tmp_path}/notebook.py"
+    both["settings"] = {name: f"notebook.py:{name}" for name in ("model", "data", "callbacks")}
+    flags = ("--data", f"{notebook}:data", "--callbacks", f"{notebook}:callbacks")
+    assert_equal(submitted(*model, *flags), render(both))
 
 
 def test_a_saved_model_of_the_cluster_is_not_looked_for_here(submitted):
