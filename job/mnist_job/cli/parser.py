@@ -62,7 +62,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     main = _Parser(
         prog="mnist-job",
         usage="mnist-job COMMAND [FLAGS]",
-        description="Train a Keras classifier data-parallel on Ray, and report the result.",
+        description="Train a Keras model data-parallel on Ray, and report the result.",
         epilog=f"{_OVERVIEW}\n`mnist-job COMMAND --help` shows the flags of a command.",
         formatter_class=_Formatter,
         allow_abbrev=False,
