@@ -1,6 +1,7 @@
 """The evaluate task: measure a saved model on all held-out data, in a process that did not train it."""
 
 import importlib
+import math
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
 from mnist_job.config.parts import EvaluatorSettings
 from mnist_job.data import dataset, sources, verify
 from mnist_job.distributed import cluster
-from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
+from mnist_job.errors import ClusterError, EvaluationError, JobError, UsageError, one_line
 from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.models import saved_model
 from mnist_job.models.code import Code, told
@@ -30,13 +31,15 @@ if TYPE_CHECKING:  # imported by the process that evaluates
 class Candidate(NamedTuple):
     """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any).
 
-    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's.
+    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's. Then `module`
+    is imported first, if there is one: Keras finds only classes whose module was imported.
     """
 
     file: files.File
     name: str
     sha256: str | None = None
     trusted: bool = False
+    module: str = ""
 
 
 class Evaluator:
@@ -131,10 +134,12 @@ class _Process:
             held = _read(candidate)
             test = verify.load_test(config.data, checked)
             with temporary.private() as folder, self._code.importable(folder):
+                if candidate.module:
+                    importlib.import_module(candidate.module)
                 network = loaded(held, name, trusted=candidate.trusted, on_gpu=config.evaluate_on_gpu)
                 batches = saved_model.probabilities(network, test.images, name)
                 answers = Answers.collected(batches, test.labels, f"{sources.place(config.data)}: y_test")
-                metrics = compiled_metrics(network, test) if candidate.trusted else {}
+                metrics = compiled_metrics(network, test, name) if candidate.trusted else {}
             result = replace(
                 measure(answers, test.labels),
                 metrics=metrics,
@@ -187,12 +192,21 @@ def loaded(model: files.File, name: str, *, trusted: bool, on_gpu: bool) -> "ker
             raise saved_model.refused(name, f"cannot be loaded: {told(error)}") from error
 
 
-def compiled_metrics(network: "keras.Model", test: dataset.Split) -> dict[str, float]:
-    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not."""
+def compiled_metrics(network: "keras.Model", test: dataset.Split, name: str) -> dict[str, float]:
+    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not.
+
+    Raises EvaluationError, whose message calls the model `name`, if they cannot be computed or one is not finite.
+    """
     from mnist_job.training.compiled import Compiled
 
     if not network.compiled:
         return {}
-    targets = Compiled(network, 1e-3, test.images[:1], test.labels[:1]).targets(test.labels)
+    try:
+        targets = Compiled(network, 1e-3, test.images[:1], test.labels[:1]).targets(test.labels)
+    except UsageError as error:
+        raise saved_model.refused(name, str(error)) from error
     found = network.evaluate(test.images, np.asarray(targets), batch_size=BATCH, verbose=0, return_dict=True)
-    return {metric: float(value) for metric, value in found.items()}
+    measured = {metric: float(value) for metric, value in found.items()}
+    if wrong := [metric for metric, value in measured.items() if not math.isfinite(value)]:
+        raise saved_model.refused(name, f"its compiled {wrong[0]} on the test data is not finite; nothing is published")
+    return measured

@@ -132,7 +132,10 @@ class Checkpoints:
                 network.load_weights(file)
         with np.load(io.BytesIO(contents[OPTIMIZER])) as arrays:
             for variable, name in zip(model.optimizer.variables, arrays.files, strict=True):
-                variable.assign(arrays[name])
+                kind = np.asarray(variable).dtype
+                variable.assign(
+                    arrays[name].view(kind) if kind.itemsize == 2 else arrays[name]
+                )  # NumPy has no bfloat16
         return [Epoch(**row) for row in json.loads(contents[HISTORY])]
 
     def _verified(self, path: str, file: str, manifest: Mapping[str, str]) -> bytes:
