@@ -83,8 +83,15 @@ def averaged() -> keras.Model:
 
 
 def accumulating() -> keras.Model:
+    """In the 13 steps of an epoch it updates the weights three times, and keeps a gradient for the next epoch."""
     network = dense()
     network.compile(keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4), "sparse_categorical_crossentropy")
+    return network
+
+
+def scaled() -> keras.Model:
+    network = dense()
+    network.compile(keras.optimizers.SGD(1e-1, loss_scale_factor=1024.0), "sparse_categorical_crossentropy")
     return network
 
 
@@ -151,6 +158,7 @@ def split() -> Split:
         (nesterov, 1e-5),
         (averaged, 1e-5),
         (accumulating, 1e-5),
+        (scaled, 1e-5),
         (binary, 1e-5),
         (from_logits, 1e-5),
         (regression, 1e-5),
@@ -176,7 +184,8 @@ def test_the_loop_is_fit(split, build, tolerance):
     validate = loop.compiled_validation(strategy, model, validation)
     ours = []
     for epoch in range(EPOCHS):
-        trained = train(batches.plan(epoch))
+        trained, finite_steps = train(batches.plan(epoch))
+        assert finite_steps == batches.steps
         ours.append(trained | {f"val_{name}": value for name, value in validate(validation.plan(0)).items()})
     model.optimizer.finalize_variable_values(model.variables)
 

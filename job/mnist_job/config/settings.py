@@ -19,7 +19,14 @@ from mnist_job.config.parts import (
 from mnist_job.config.setting import declared, setting
 from mnist_job.config.texts import worker_range
 
-FORMER_DEFAULTS: dict[str, Any] = {"validation_split": "tail", "model": None, "model_args": {}}
+FORMER_DEFAULTS: dict[str, Any] = {
+    "validation_split": "tail",
+    "model": None,
+    "model_args": {},
+    "precision": "float32",
+    "batch_norm": "synchronized",
+    "on_nan": "stop",  # nothing ended a run then, but a finite loss has the same digits either way
+}
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
 

@@ -39,7 +39,10 @@ class Function(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`."""
+    """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`.
+
+    If `precision` is not float32, it is built with Keras's policy of mixed precision.
+    """
 
     hidden_layers: tuple[int, ...] = ()
     name: str = ""
@@ -48,6 +51,7 @@ class Source:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     code: Code = field(default_factory=Code)
     file: files.File | None = None
+    precision: str = "float32"
 
     @property
     def is_reference(self) -> bool:
@@ -60,7 +64,15 @@ class Source:
         return self.code.checksums | ({self.name: self.file.sha256()} if self.file is not None else {})
 
     def build(self, shapes: Shapes) -> "keras.Model":
-        """Build the network in this process, in which the code is importable. Raises UsageError, in one line."""
+        """Build the network in this process, in which the code is importable. Raises UsageError, in one line.
+
+        With mixed precision, all layers that this process makes later have it, too: a model may make some of its layers
+        when it is first called.
+        """
+        if self.precision != "float32":
+            import keras
+
+            keras.config.set_dtype_policy(f"mixed_{self.precision}")
         if self.is_reference:
             from mnist_job.models import reference
 
@@ -91,20 +103,31 @@ class Source:
             raise UsageError(
                 f"--model {self.name}: {self.function}() returned {type(network).__name__}, no Keras model"
             )
+        if self.precision != "float32" and (policy := keras.config.dtype_policy().name) != f"mixed_{self.precision}":
+            raise UsageError(f"--precision {self.precision}: {self.name} sets {policy} itself; leave the flag out")
         return network
 
 
-def read(model: str | None, arguments: Mapping[str, Any], folder: str | None, hidden_layers: tuple[int, ...]) -> Source:
+def read(
+    model: str | None,
+    arguments: Mapping[str, Any],
+    folder: str | None,
+    hidden_layers: tuple[int, ...],
+    precision: str = "float32",
+) -> Source:
     """Return the source that the settings name, with the user's files as they are now.
 
-    Raises UsageError if `--model` has no known form, or if a file cannot be read.
+    Raises UsageError if `--model` has no known form, if a file cannot be read, or if a saved model, whose layers keep
+    their precision, is to have another one.
     """
     if model is None:
         if arguments:
             raise UsageError("--model-args: the default network takes none; name a function by --model")
-        return Source(hidden_layers, code=code.read(folder, []))
+        return Source(hidden_layers, code=code.read(folder, []), precision=precision)
     if (function := read_function(model, folder)) is not None:
-        return Source((), model, function.module, function.name, arguments, function.code)
+        return Source((), model, function.module, function.name, arguments, function.code, precision=precision)
+    if precision != "float32":
+        raise UsageError(f"--precision {precision}: the layers of {model} keep the precision that they were saved with")
     return Source(name=model, file=saved_model.existing(model).held(), code=code.read(folder, []))
 
 

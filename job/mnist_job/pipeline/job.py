@@ -49,7 +49,9 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     this = Run(config, log)
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
         with this.stage("data", UsageError):
-            source = model_source.read(config.model, config.model_args, config.code, config.hidden_layers)
+            source = model_source.read(
+                config.model, config.model_args, config.code, config.hidden_layers, config.precision
+            )
         with this.stage("data", DataError, "reading the data"):
             summary = dataset.check(config)
         this.display.data(summary)
@@ -76,7 +78,11 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                     evaluator.prepare(cluster.this_node())
                 trained, record = _trained(this, config, source, summary, folder, evaluator)
                 candidate = Candidate(
-                    trained.model, trained.model.path, trained.manifest[MODEL], trusted=not source.is_reference
+                    trained.model,
+                    trained.model.path,
+                    trained.manifest[MODEL],
+                    trusted=not source.is_reference,
+                    module=source.module,
                 )
                 outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
