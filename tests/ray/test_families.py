@@ -79,7 +79,7 @@ def evaluated(checkpoint: Checkpoint) -> dict[str, Any]:
     network = task.loaded(checkpoint.model, candidate, compiled=True, on_gpu=False)
     answers = Answers.collected(saved_model.probabilities(network, test.inputs, "the model"), test.targets, "digits")
     found = measure(answers, test.targets)
-    loss = task.compiled_metrics(network, test)["loss"] if network.losses else found.loss
+    loss = task.compiled_metrics(network, test, "the model")["loss"] if network.losses else found.loss
     return {"accuracy": found.accuracy, "loss": loss}
 
 

@@ -220,12 +220,12 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
     assert record == TrainingRecord(3, None, None, history(3), 3, "all epochs are trained")
 
 
-def rows(*losses: float) -> list[Epoch]:
+def rows(*losses: float | None) -> list[Epoch]:
     return [Epoch(epoch, loss, loss, 0.9, 1e-3, 1.5) for epoch, loss in enumerate(losses, 1)]
 
 
 BEST = JobConfig(data="digits", epochs=5, keep="best")
-WHOLE = rows(0.5, 0.2, 0.4, float("nan"), 0.3)
+WHOLE = rows(0.5, 0.2, 0.4, None, 0.3)
 
 
 @pytest.fixture
@@ -266,3 +266,43 @@ def test_a_best_model_of_another_training_is_not_taken(trained, second_is_best, 
     damage(folder / f"0000002-{RUN}" / MODEL, "altered")
     with pytest.raises(TrainingError, match=rf"0000002-{LATER} is of another training; 0000002-{RUN}: model.keras has"):
         second_is_best.of_epoch(2, WHOLE)
+
+
+def half(policy: str) -> Compiled:
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = reference.build((4, 5), 3, 255, (6,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = Compiled(network, 1e-2, Split(np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32)))
+    model.optimizer.build(model.variables)
+    return model
+
+
+def test_the_scale_of_the_loss_comes_back(tmp_path):
+    model, checkpoints = half("mixed_float16"), Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
+    step(model)
+    model.optimizer.apply([keras.ops.full_like(v, np.inf) for v in model.variables], model.variables)  # halves it
+    step(model)
+    checkpoints.save(model, history(1), 2)
+    newest, other = checkpoints.newest(), half("mixed_float16")
+    assert newest is not None
+    checkpoints.restore(newest.path, newest.manifest, other)
+    assert float(other.optimizer.dynamic_scale) == other.optimizer.initial_scale / 2
+    assert int(other.optimizer.step_counter) == 1
+    for ours, theirs in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16"])
+def test_weights_of_half_precision_come_back(policy, tmp_path):
+    model, checkpoints = half(policy), Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
+    step(model)
+    checkpoints.save(model, history(1), 2)
+    newest, other = checkpoints.newest(), half(policy)
+    assert newest is not None
+    checkpoints.restore(newest.path, newest.manifest, other)
+    for ours, theirs in zip(
+        (*other.variables, *other.optimizer.variables), (*model.variables, *model.optimizer.variables), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))

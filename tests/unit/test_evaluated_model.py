@@ -9,7 +9,7 @@ from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
-from mnist_job.evaluation.task import Candidate, _Process
+from mnist_job.evaluation.task import Candidate, _Process, compiled_metrics
 from mnist_job.models import reference
 from mnist_job.storage.files import File
 
@@ -61,3 +61,17 @@ def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
     gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
     with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
         process().evaluate(Candidate(gone, gone.path), DATA, DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (lambda labels, answers: answers[:, 0] * float("nan"), "its compiled loss on the test data is not finite"),
+        (["sparse_categorical_crossentropy"], "its loss is a list"),
+    ],
+)
+def test_metrics_that_cannot_be_published_are_refused(loss, reason):
+    network = reference.build((8, 8), 10, 16, ())
+    network.compile("sgd", loss)
+    with pytest.raises(EvaluationError, match=f"^model.keras: {reason}"):
+        compiled_metrics(network, dataset.load_test(DATA), "model.keras")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mnist_job.code import files as code
 from mnist_job.code.apart import Apart
@@ -11,7 +12,8 @@ from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
 from mnist_job.models import origin, source
 from mnist_job.models.source import Shapes
-from mnist_job.training import preflight
+from mnist_job.training import loop, preflight
+from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
 from tests.unit.here import here
 
@@ -175,3 +177,86 @@ def test_a_saved_model_is_trained_further_and_its_file_is_recorded(tmp_path):
     assert checked(saved, tmp_path).was_compiled  # read once
     with pytest.raises(UsageError, match=r"--model .*model\.keras: cannot be loaded as a Keras model: it is not a"):
         checked(source.read(str(tmp_path / "model.keras"), {}, None, ()), tmp_path)
+
+
+LOSS = "sparse_categorical_crossentropy"
+IN = "    one, two = keras.Input((8, 8), name='one'), keras.Input((8, 8), name='two')\n"
+OUT = (
+    IN + "    flat = layers.Flatten()(one)\n    a, b = (layers.Dense(3, 'softmax', name=name)(flat) for name in 'ab')\n"
+)
+SUBCLASS = """
+class Mine(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.dense = layers.Flatten(), layers.Dense(3, "softmax")
+
+    def call(self, images):
+        a = self.dense(self.flat(images))
+        return RETURNED
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (OUT + "    network = keras.Model(one, [a, b])", r"it has 2 outputs \(a, b\)"),
+        (OUT + "    network = keras.Model(one, {'x': a, 'y': b})", r"it has 2 outputs \(.*\)"),
+        (
+            OUT + "    network = keras.Model([one, two], layers.Add()([a, layers.Dense(3)(layers.Flatten()(two))]))",
+            r"it has 2 inputs \(one, two\)",
+        ),
+        (SUBCLASS.replace("RETURNED", "{'a': a, 'b': a}"), r"it returns a dict of outputs \(a, b\)"),
+        (SUBCLASS.replace("RETURNED", "(a, a)"), "it has 2 outputs"),
+        (OUT + f"    network = keras.Model(one, a)\n    network.compile('sgd', ['{LOSS}'])", "its loss is a list"),
+        (
+            OUT + f"    network = keras.Model(one, a)\n    network.compile('sgd', {{'a': '{LOSS}'}})",
+            "its loss is a dict",
+        ),
+    ],
+    ids=["outputs", "named", "inputs", "dict", "tuple", "losses", "named losses"],
+)
+def test_several_inputs_outputs_or_losses_are_refused_by_name(text, refusal):
+    """Compiled or not."""
+    for compiled in (True, False):
+        scope: dict = {"keras": keras, "layers": keras.layers}
+        if text.startswith("\nclass"):
+            exec(text + "\nnetwork = Mine()", scope)
+        else:
+            exec("def made():\n" + text + "\n    return network\nnetwork = made()", scope)
+        made = scope["network"]
+        if compiled and not made.compiled:
+            made.compile("sgd", LOSS)
+        with pytest.raises(UsageError, match=refusal):
+            Compiled(made, 1e-3, EXAMPLES)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_one_output_in_a_list_is_that_output(compiled):
+    image = keras.Input((8, 8))
+    scaled = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    network = keras.Model(image, [keras.layers.Dense(3, "softmax")(scaled)])
+    if compiled:
+        network.compile("sgd", "categorical_crossentropy")
+    model = Compiled(network, 1e-3, EXAMPLES)
+    strategy, batches = tf.distribute.get_strategy(), ResidentBatches(EXAMPLES, 16, Share(0, 1))
+    found = loop.compiled_validation(strategy, model, batches)(batches.plan(0))
+    expected = keras.losses.sparse_categorical_crossentropy(EXAMPLES.targets, network.predict_on_batch(EXAMPLES.inputs))
+    assert float(found["loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    assert ("accuracy" in found) != compiled
+
+
+POLICY = "    keras.config.set_dtype_policy('mixed_float16')\n"
+
+
+def test_a_model_is_tried_with_its_precision(tmp_path):
+    """And refused by one line if it sets another one itself, or was saved with its own."""
+    softmax = network("classes, 'softmax'")
+    text = "def model(classes):\n    assert keras.config.dtype_policy().name == 'mixed_bfloat16'\n"
+    place = f"{written(tmp_path, text + softmax)}:model"
+    assert checked(source.read(place, {}, None, (), "bfloat16"), tmp_path).parameters == 64 * 3 + 3
+    written(tmp_path, "def model():\n" + POLICY + network("3"))
+    with pytest.raises(UsageError, match=r"^--precision bfloat16: .*:model sets mixed_float16 itself; leave the flag"):
+        checked(source.read(place, {}, None, (), "bfloat16"), tmp_path)
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(UsageError, match=r"^--precision float16: the layers of .*model\.keras keep the precision"):
+        source.read(str(tmp_path / "model.keras"), {}, None, (), "float16")

@@ -112,7 +112,8 @@ def assert_is_fit(split: Split, build: Callable, tolerance: float = 1e-5, class_
     validate = loop.compiled_validation(strategy, model, validation)
     ours = []
     for epoch in range(EPOCHS):
-        trained = train(batches.plan(epoch))
+        trained, finite_steps = train(batches.plan(epoch))
+        assert finite_steps == batches.steps
         ours.append(trained | {f"val_{name}": value for name, value in validate(validation.plan(0)).items()})
     model.optimizer.finalize_variable_values(model.variables)
 

@@ -12,13 +12,14 @@ from mnist_job.errors import UsageError
 from mnist_job.training import stopping
 from mnist_job.training.progress import Epoch
 
-LOSSES = [0.5, 0.3, 0.4, 0.3, 0.2, math.nan, 0.2, 0.3]
+LOSSES = [0.5, 0.3, 0.4, 0.3, 0.2, None, 0.2, 0.3]  # None: not finite
 
 
-def history(losses: list[float], stopped_by: str | None = None) -> list[Epoch]:
+def history(losses: list[float | None], stopped_by: str | None = None) -> list[Epoch]:
     return [
-        Epoch(n, loss, loss, 1 - loss, 1e-3, 1.5, stopped_by=stopped_by, validation_metrics={"auc": loss})
+        Epoch(n, loss, loss, accuracy, 1e-3, 1.5, stopped_by=stopped_by, validation_metrics={"auc": loss})
         for n, loss in enumerate(losses, 1)
+        for accuracy in [None if loss is None else 1 - loss]
     ]
 
 
@@ -74,7 +75,7 @@ def test_it_is_the_rule_of_keras_wherever_a_run_was_killed(losses, patience):
     assert (trained, stopping.kept_epoch(rows[:trained], config)) == keras_stops(losses, patience)
 
 
-@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, math.nan]), min_size=1, max_size=20))
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, None]), min_size=1, max_size=20))
 def test_the_best_epoch_of_every_checkpoint_that_a_run_may_resume_from_is_kept(losses):
     config = JobConfig(epochs=len(losses), keep="best")
     rows, kept = history(losses), set()

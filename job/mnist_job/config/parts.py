@@ -177,6 +177,24 @@ class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
             max_length=100,
         )
     )
+    precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32",
+        "numbers that layers compute with; weights stay float32",
+        "training",
+        affects_result=True,
+    )
+    batch_norm: Literal["synchronized", "per-worker"] = setting(
+        "synchronized",
+        "BatchNormalization by the whole batch, or by each worker's part",
+        "training",
+        affects_result=True,
+    )
+    on_nan: Literal["stop", "ignore"] = setting(
+        "stop",
+        "`stop` ends the run if the loss is not finite; `ignore` trains on",
+        "training",
+        affects_result=True,
+    )
     use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(
         1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024

@@ -29,6 +29,9 @@ FORMER_DEFAULTS: dict[str, Any] = {
     "monitor": "validation_loss",
     "callbacks": None,
     "class_weight": None,
+    "precision": "float32",
+    "batch_norm": "synchronized",
+    "on_nan": "stop",  # nothing ended a run then, but a finite loss has the same digits either way
 }
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 

@@ -19,7 +19,7 @@ from mnist_job.data import dataset, verify
 from mnist_job.data.arrays import Split
 from mnist_job.data.sources import Source
 from mnist_job.distributed import cluster
-from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
+from mnist_job.errors import ClusterError, EvaluationError, JobError, UsageError, one_line
 from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.models import saved_model
 from mnist_job.models.saved_model import BATCH
@@ -33,13 +33,15 @@ if TYPE_CHECKING:  # imported by the process that evaluates
 class Candidate(NamedTuple):
     """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any).
 
-    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's.
+    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's. Then `module`
+    is imported first, if there is one: Keras finds only classes whose module was imported.
     """
 
     file: files.File
     name: str
     sha256: str | None = None
     trusted: bool = False
+    module: str = ""
 
 
 class Evaluator:
@@ -134,9 +136,11 @@ class _Process:
             held = _read(candidate)
             with temporary.private() as folder, self._code.importable(folder):
                 test = verify.load_test(data, checked)
+                if candidate.module:
+                    importlib.import_module(candidate.module)
                 only_classes = test.has_classes and not candidate.trusted
                 network = loaded(held, candidate, compiled=not only_classes, on_gpu=self._config.evaluate_on_gpu)
-                metrics = {} if only_classes else compiled_metrics(network, test)
+                metrics = {} if only_classes else compiled_metrics(network, test, name)
                 if test.has_classes and saved_model.is_classifier(network):
                     result = replace(_classified(network, test, name, data.place), metrics=metrics)
                 else:
@@ -158,8 +162,6 @@ def _classified(network: "keras.Model", test: Split, name: str, place: str) -> E
 def _measured(metrics: dict[str, float], samples: int, name: str) -> Evaluation:
     if not metrics:
         raise saved_model.refused(name, "has no loss, and the targets of the data are no class numbers; compile it")
-    if wrong := [metric for metric, value in metrics.items() if not math.isfinite(value)]:
-        raise saved_model.refused(name, f"{wrong[0]} is {metrics[wrong[0]]}; nothing is published")
     return Evaluation(samples=samples, loss=metrics["loss"], metrics=metrics)
 
 
@@ -202,14 +204,23 @@ def loaded(model: files.File, candidate: Candidate, *, compiled: bool, on_gpu: b
             raise saved_model.refused(candidate.name, f"cannot be loaded: {told(error)}") from error
 
 
-def compiled_metrics(network: "keras.Model", test: Split) -> dict[str, float]:
-    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not."""
+def compiled_metrics(network: "keras.Model", test: Split, name: str) -> dict[str, float]:
+    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not.
+
+    Raises EvaluationError, whose message calls the model `name`, if they cannot be computed or one is not finite.
+    """
     from mnist_job.training.compiled import Compiled
 
     if not network.compiled:
         return {}
-    targets = np.asarray(Compiled(network, 1e-3, test[:1]).targets(test.targets))
+    try:
+        targets = np.asarray(Compiled(network, 1e-3, test[:1]).targets(test.targets))
+    except UsageError as error:
+        raise saved_model.refused(name, str(error)) from error
     found = network.evaluate(
         test.inputs, targets, sample_weight=test.weights, batch_size=BATCH, verbose=0, return_dict=True
     )
-    return {metric: float(value) for metric, value in found.items()}
+    measured = {metric: float(value) for metric, value in found.items()}
+    if wrong := [metric for metric, value in measured.items() if not math.isfinite(value)]:
+        raise saved_model.refused(name, f"its compiled {wrong[0]} on the test data is not finite; nothing is published")
+    return measured

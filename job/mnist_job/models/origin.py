@@ -32,7 +32,7 @@ def read(config: LoopSettings) -> Origin:
 
     Raises UsageError if one is missing or cannot be read, or if `--callbacks` names no function.
     """
-    model = source.read(config.model, config.model_args, config.code, config.hidden_layers)
+    model = source.read(config.model, config.model_args, config.code, config.hidden_layers, config.precision)
     data = sources.read(config.data, config.code)
     callbacks = function.read("--callbacks", config.callbacks, config.code)
     if config.callbacks is not None and callbacks is None:

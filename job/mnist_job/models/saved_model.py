@@ -117,10 +117,11 @@ def as_probabilities(answers: npt.NDArray[Any], network: "keras.Model") -> npt.N
 
     loss = network.loss if network.compiled else None
     logits = loss is not None and hasattr(loss, "get_config") and bool(loss.get_config().get("from_logits", False))
+    wide = answers.astype(np.float32) if answers.dtype.itemsize == 2 else answers  # SciPy does not know bfloat16
     if answers.ndim == 2 and answers.shape[1] == 1 and "binary" in loss_name(loss):
-        positive = expit(answers) if logits else answers
+        positive = expit(wide) if logits else wide
         return np.concatenate([1 - positive, positive], axis=1)
-    return softmax(answers, axis=1) if logits and answers.ndim == 2 else answers
+    return softmax(wide, axis=1) if logits and answers.ndim == 2 else answers
 
 
 def is_classifier(network: "keras.Model") -> bool:
@@ -152,12 +153,16 @@ def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any
     )
     if not np.isfinite(wide).all():
         raise refused(name, "gives probabilities that are not finite; nothing is published")
-    tolerance = HALF_TOLERANCE if answers.dtype.itemsize == 2 else TOLERANCE
-    if not np.allclose(wide.sum(axis=1), 1, atol=tolerance):
+    if not np.allclose(wide.sum(axis=1), 1, atol=tolerance(answers.dtype.itemsize)):
         raise refused(
             name, "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax"
         )
     return wide
+
+
+def tolerance(bytes_of_a_number: int) -> float:
+    """Return how far the sum of a row of probabilities, which are numbers of this size, may be from 1."""
+    return HALF_TOLERANCE if bytes_of_a_number == 2 else TOLERANCE
 
 
 def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:

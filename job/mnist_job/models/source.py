@@ -28,7 +28,10 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`."""
+    """The origin of a network. Without `function` and `file`, it is the reference network with `hidden_layers`.
+
+    If `precision` is not float32, it is built with Keras's policy of mixed precision.
+    """
 
     hidden_layers: tuple[int, ...] = ()
     name: str = ""
@@ -36,6 +39,7 @@ class Source:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     code: Code = field(default_factory=Code)
     file: files.File | None = None
+    precision: str = "float32"
 
     @property
     def is_reference(self) -> bool:
@@ -65,18 +69,29 @@ class Source:
         network = function.call(UsageError, offered, self.arguments)
         if not isinstance(network, keras.Model):
             raise UsageError(f"{function}: {function.name}() returned {type(network).__name__}, no Keras model")
+        if self.precision != "float32" and (policy := keras.config.dtype_policy().name) != f"mixed_{self.precision}":
+            raise UsageError(f"--precision {self.precision}: {self.name} sets {policy} itself; leave the flag out")
         return network
 
 
-def read(model: str | None, arguments: Mapping[str, Any], folder: str | None, hidden_layers: tuple[int, ...]) -> Source:
+def read(
+    model: str | None,
+    arguments: Mapping[str, Any],
+    folder: str | None,
+    hidden_layers: tuple[int, ...],
+    precision: str = "float32",
+) -> Source:
     """Return the source that the settings name, with the user's files as they are now.
 
-    Raises UsageError if `--model` has no known form, or if a file cannot be read.
+    Raises UsageError if `--model` has no known form, if a file cannot be read, or if a saved model, whose layers keep
+    their precision, is to have another one.
     """
     if model is None:
         if arguments:
             raise UsageError("--model-args: the default network takes none; name a function by --model")
-        return Source(hidden_layers, code=code_files.read(folder, []))
+        return Source(hidden_layers, code=code_files.read(folder, []), precision=precision)
     if (found := functions.read("--model", model, folder)) is not None:
-        return Source((), model, found, arguments, found.code)
+        return Source((), model, found, arguments, found.code, precision=precision)
+    if precision != "float32":
+        raise UsageError(f"--precision {precision}: the layers of {model} keep the precision that they were saved with")
     return Source(name=model, file=saved_model.existing(model).held(), code=code_files.read(folder, []))

@@ -127,14 +127,13 @@ class Stage:
                 self._bar.update(
                     self._task,
                     description=f"epoch {entry.epoch:>{width}}/{self._epochs}  step {entry.step:,}/{entry.steps:,}  "
-                    f"loss {entry.train_loss:.4f}  {entry.images_per_second:,.0f} images/s",
+                    f"{_loss(entry)}  {entry.images_per_second:,.0f} images/s",
                     completed=entry.epoch - 1 + entry.step / entry.steps,
                 )
             case Epoch():
                 validated = "".join(f"  validation {name} {x:.4f}" for name, x in entry.measured("validation").items())
                 self._log.info(
-                    f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}{validated}  "
-                    f"{entry.seconds:.1f} s",
+                    f"epoch {entry.epoch:>{width}}/{self._epochs}  {_loss(entry)}{validated}  {entry.seconds:.1f} s",
                     **entry.columns(),
                 )
 
@@ -142,3 +141,7 @@ class Stage:
 def counted(workers: int | str) -> str:
     """Return `1 worker`, `2 workers` or `1:2 workers`."""
     return "1 worker" if workers == 1 else f"{workers} workers"
+
+
+def _loss(entry: Progress | Epoch) -> str:
+    return "loss not finite" if entry.train_loss is None else f"loss {entry.train_loss:.4f}"

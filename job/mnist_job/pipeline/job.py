@@ -83,7 +83,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 trained, record = _trained(this, config, origin, summary, folder, evaluator)
                 this.display.training(record, config.epochs)
                 trusted = not origin.model.is_reference
-                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted)
+                module = origin.model.function.module if origin.model.function is not None else ""
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted, module)
                 outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)

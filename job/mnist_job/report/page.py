@@ -86,10 +86,15 @@ def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
         (
             (
                 str(row.epoch),
-                f"{row.train_loss:.4f}",
-                f"{row.validation_loss:.4f}",
-                "" if row.train_accuracy is None else f"{row.train_accuracy:.4f}",
-                "" if row.validation_accuracy is None else f"{row.validation_accuracy:.4f}",
+                *(
+                    "" if value is None else f"{value:.4f}"
+                    for value in (
+                        row.train_loss,
+                        row.validation_loss,
+                        row.train_accuracy,
+                        row.validation_accuracy,
+                    )
+                ),
                 f"{row.learning_rate:.3g}",
                 f"{row.seconds:.2f}",
             )

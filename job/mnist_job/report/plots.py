@@ -93,9 +93,9 @@ def _curves(
         ("training", training, "--s", TRAINING),
         ("validation", validation, "-o", VALIDATION),
     ):
-        if values[-1] is not None:
-            before = f"{values[0]:.4f} to " if values[0] is not None else ""
-            words.append(f"{which} {before}{values[-1]:.4f}")
+        if any(value is not None for value in values):
+            ends = [f"{value:.4f}" for value in (values[0], values[-1]) if value is not None]
+            words.append(f"{which} {' to '.join(ends) or 'not finite'}")
             _by_epoch(axes, history, values, line, colour, label=which)
     if test is not None:
         words.append(f"test {test:.4f}")

@@ -73,6 +73,11 @@ class ResidentBatches:
         """The number of batches in an epoch. The last batch may be smaller."""
         return -(-self._samples // self._batch_size)
 
+    @property
+    def has_empty_parts(self) -> bool:
+        """Whether the last batch has fewer images than there are workers, so that some of them get none."""
+        return 0 < self._samples % self._batch_size < self._share.workers
+
     def reached(self, images: float) -> tuple[int, int]:
         """Return the step after which the first worker has trained on `images` images of the epoch, and the number of
         images that all workers together have trained on by then.

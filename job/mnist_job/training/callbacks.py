@@ -4,9 +4,10 @@ Hooks within an epoch are not called, because an epoch is one compiled function.
 The first worker decides what could differ: whether a callback has stopped training, and the learning rate.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -125,8 +126,8 @@ class Callbacks:
             self._stopped_by = type(callback).__name__
 
     def _logs(self, row: Epoch) -> dict[str, float]:
-        validated = {f"val_{name}": value for name, value in row.measured("validation").items()}
-        return row.measured("train") | validated | {"learning_rate": self._rate()}
+        validated = {f"val_{name}": value for name, value in _as_fit_has_them(row, "validation").items()}
+        return _as_fit_has_them(row, "train") | validated | {"learning_rate": self._rate()}
 
     def _rate(self) -> float:
         return float(self._model.optimizer.learning_rate.numpy())
@@ -165,6 +166,12 @@ class Callbacks:
     def _schedule(self) -> str:
         how = "compile it with a number" if self._model.was_compiled else "give --learning-rate-schedule constant"
         return f"the optimizer has a schedule for it; {how}"
+
+
+def _as_fit_has_them(row: Epoch, part: Literal["train", "validation"]) -> dict[str, float]:
+    """Return what was measured, with NaN for what is not finite."""
+    names = ["loss", *(row.train_metrics if part == "train" else row.validation_metrics)]
+    return dict.fromkeys(names, math.nan) | row.measured(part)
 
 
 def _has_schedule(optimizer: keras.Optimizer) -> bool:

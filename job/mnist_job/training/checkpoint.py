@@ -168,7 +168,9 @@ class Checkpoints:
                 network.load_weights(file)
         with np.load(io.BytesIO(contents[OPTIMIZER])) as arrays:
             for variable, name in zip(model.optimizer.variables, arrays.files, strict=True):
-                variable.assign(arrays[name])
+                # NumPy has no bfloat16: it was saved as two bytes.
+                kind = np.asarray(variable).dtype
+                variable.assign(arrays[name].view(kind) if kind.itemsize == 2 else arrays[name])
         if callbacks:
             callbacks.restore(contents[CALLBACKS])
         return [Epoch(**row) for row in json.loads(contents[HISTORY])]

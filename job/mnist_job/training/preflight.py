@@ -127,7 +127,7 @@ def _check_outputs(network: "keras.Model", classes: int | None) -> None:
         return
 
     loss = saved_model.loss_name(network.loss) if network.compiled else "crossentropy"
-    outputs = keras.tree.flatten(network.output_shape)
+    outputs = keras.tree.flatten(getattr(network, "output_shape", None))  # a subclass has none before its first call
     if len(outputs) == 0 or not isinstance(outputs[-1], int) or "crossentropy" not in loss or "binary" in loss:
         return
     if outputs[-1] < classes:

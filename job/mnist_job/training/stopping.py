@@ -30,8 +30,8 @@ class Monitor(NamedTuple):
     def value(self, row: Epoch) -> float:
         """Return the value of an epoch, the greater the better. One that is not finite is worse than all others."""
         part, _, name = self.column.partition("_")
-        value = row.measured("train" if part == "train" else "validation")[name]
-        return (value if self.greatest else -value) if math.isfinite(value) else -math.inf
+        value = row.measured("train" if part == "train" else "validation").get(name)
+        return -math.inf if value is None else value if self.greatest else -value
 
 
 def monitor(text: str) -> Monitor:
