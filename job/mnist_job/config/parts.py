@@ -189,11 +189,9 @@ class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
         "training",
         affects_result=True,
     )
+    # It does not affect the result: a run whose losses are finite has the same digits either way.
     on_nan: Literal["stop", "ignore"] = setting(
-        "stop",
-        "`stop` ends the run if the loss is not finite; `ignore` trains on",
-        "training",
-        affects_result=True,
+        "stop", "`stop` ends the run if the loss is not finite; `ignore` trains on", "training"
     )
     use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(

@@ -31,7 +31,6 @@ FORMER_DEFAULTS: dict[str, Any] = {
     "class_weight": None,
     "precision": "float32",
     "batch_norm": "synchronized",
-    "on_nan": "stop",  # nothing ended a run then, but a finite loss has the same digits either way
 }
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
