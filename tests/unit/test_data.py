@@ -250,11 +250,11 @@ REPLACEMENTS = {
 def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, arrays, replaced):
     config = JobConfig(data=str(npz()), batch_size=8)
     facts = dataset.check(config, sources.read(config.data)).training_facts
-    assert verify.load_training(config, facts).facts == facts
+    assert verify.load_training(config, sources.read(config.data), facts).facts == facts
     name, change, difference = REPLACEMENTS[replaced]
     npz(**{array: change(arrays[array]) for array in ("x_train", "y_train") if name in ("both", array)})
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: {config.data}: ") as refusal:
-        verify.load_training(config, facts)
+        verify.load_training(config, sources.read(config.data), facts)
     assert "is not the data set that was checked: " in str(refusal.value)
     assert difference in str(refusal.value)
 
@@ -264,20 +264,20 @@ def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz
     facts = dataset.check(config, sources.read(config.data)).training_facts
     npz(x_val=arrays["x_test"], y_val=arrays["y_test"])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: --validation-split tail"):
-        verify.load_training(config, facts)
+        verify.load_training(config, sources.read(config.data), facts)
     Path(config.data).unlink()
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*no such file"):
-        verify.load_training(config, facts)
+        verify.load_training(config, sources.read(config.data), facts)
 
 
 def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
     source = str(npz())
-    facts = dataset.test_facts(dataset.load_test(sources.read(source)))
+    facts = dataset.check_test(sources.read(source))
     assert facts == dataset.check(JobConfig(batch_size=8), sources.read(source)).test_facts
-    assert len(verify.load_test(source, facts)) == 30
+    assert len(verify.load_test(sources.read(source), facts)) == 30
     npz(x_test=arrays["x_test"][::-1])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*SHA-256 "):
-        verify.load_test(source, facts)
+        verify.load_test(sources.read(source), facts)
 
 
 def test_credentials_in_an_address_are_not_told():

@@ -15,6 +15,7 @@ from numpy.lib import format as npy_format
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig
 from mnist_job.data import dataset
+from mnist_job.data.sources import Source
 from mnist_job.errors import DataError, UsageError
 
 # The same examples each time, so that a failure in CI can be repeated here. `--hypothesis-seed` tries others.
@@ -99,7 +100,7 @@ def intact() -> bytes:
 
 def checked_or_refused(file: Path) -> None:
     try:
-        summary = dataset.check(JobConfig(batch_size=4), sources.read(str(file)))
+        summary = dataset.check(JobConfig(batch_size=4), Source(str(file)))
     except DataError as error:
         assert re.search(r"data\.npz", str(error)), error  # the message names the file
     else:

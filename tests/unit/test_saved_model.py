@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from mnist_job.cli import main
 from mnist_job.errors import EvaluationError, UsageError
-from mnist_job.evaluation.task import loaded
+from mnist_job.evaluation.task import Candidate, loaded
 from mnist_job.models import reference, saved_model
 from mnist_job.models.saved_model import BATCH
 from mnist_job.storage.files import File
@@ -20,7 +20,7 @@ MOST = 300 - len("mnist-job: ")
 
 
 def predict(file, images, name):
-    return saved_model.probabilities(loaded(file, name, trusted=False, on_gpu=False), images, name)
+    return saved_model.probabilities(loaded(file, Candidate(file, name), compiled=False, on_gpu=False), images, name)
 
 
 def answers(file, images=IMAGES, name="models/mine.keras") -> np.ndarray:

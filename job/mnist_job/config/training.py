@@ -76,7 +76,7 @@ class DataSettings(CodeSettings):
 
     data: str = setting(
         "mnist",
-        "`mnist` (downloaded once), `digits` (offline), an .npz by path or URI, or a function like --model's",
+        "`mnist`, `digits` (offline), an .npz by path or URI, or FILE.py:FUNCTION",
         "data",
         affects_result=True,
         place="data set",

@@ -52,7 +52,15 @@ class Source:
         return self.code.checksums | ({self.name: self.file.sha256()} if self.file is not None else {})
 
     def build(self, shapes: Shapes) -> "keras.Model":
-        """Build the network in this process, in which the code is importable. Raises UsageError, in one line."""
+        """Build the network in this process, in which the code is importable. Raises UsageError, in one line.
+
+        With mixed precision, all layers that this process makes later have it, too: a model may make some of its layers
+        when it is first called.
+        """
+        if self.precision != "float32":
+            import keras
+
+            keras.config.set_dtype_policy(f"mixed_{self.precision}")
         if self.function is not None:
             return self._called(self.function, shapes)
         if self.file is not None:
