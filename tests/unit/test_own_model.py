@@ -102,6 +102,11 @@ def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
         ({"model": "none.keras"}, "--model none.keras: no such file"),
         ({"code": "none"}, "--code none: is not a folder"),
         ({"callbacks": "none.py:callbacks"}, "--callbacks none.py:callbacks: none.py: no such file"),
+        (
+            {"model": "~nobody-at-all/a.py:model"},
+            "--model ~nobody-at-all/a.py:model: ~nobody-at-all/a.py: no such file",
+        ),
+        ({"code": "~nobody-at-all"}, "--code ~nobody-at-all: is not a folder"),
         ({"data": "none.py:data"}, "--data none.py:data: none.py: no such file"),
         ({"callbacks": "callbacks"}, "--callbacks callbacks: is not FILE.py:FUNCTION or MODULE:FUNCTION"),
         (

@@ -59,7 +59,7 @@ def test_rows_are_exchanged_in_place_and_all_the_others_stay(example):
     rows = split.stratified(labels, held, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "EXCHANGE_BYTES", 20)  # several exchanges instead of one
-        split.move_to_end(moved, moved_labels, rows)
+        split.move_to_end([moved, moved_labels], rows)
     at = len(labels) - held
     origin = moved[:, 0, 0].astype(int) + 256 * moved[:, 0, 1].astype(int)
     assert sorted(origin[at:]) == rows.tolist()
@@ -132,7 +132,7 @@ def test_a_split_of_one_image_is_that_image():
 def test_it_holds_no_second_copy_of_the_images():
     images, labels = np.zeros((60_000, 28, 28), np.uint8), np.sort(np.arange(60_000, dtype=np.int32) % 10)
     tracemalloc.start()
-    split.move_to_end(images, labels, split.stratified(labels, 12_000, 0))
+    split.move_to_end([images, labels], split.stratified(labels, 12_000, 0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < images.nbytes / 8

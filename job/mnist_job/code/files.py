@@ -8,7 +8,7 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def read(folder: str | None, files: list[str]) -> Code:
     """
     found: dict[str, Path] = {}
     if folder is not None:
-        root = Path(folder).expanduser()
+        root = expanded(folder)
         if not root.is_dir():
             raise UsageError(f"--code {folder}: is not a folder; give the one that has your modules")
         for path in sorted(root.rglob("*")):
@@ -66,7 +66,7 @@ def read(folder: str | None, files: list[str]) -> Code:
             if path.is_file() and not any(part.startswith(".") or part in _LEFT_OUT for part in parts):
                 found["/".join(parts)] = path
     for file in files:
-        found.setdefault(Path(file).name, Path(file).expanduser())
+        found.setdefault(Path(file).name, expanded(file))
     try:
         if sum(path.stat().st_size for path in found.values()) > MOST_BYTES:
             raise UsageError(
@@ -75,6 +75,13 @@ def read(folder: str | None, files: list[str]) -> Code:
         return Code({name: path.read_bytes() for name, path in found.items()})
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def expanded(path: str) -> Path:
+    """Return the path with the home folder instead of `~`, or as it is if there is no such user."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def told(error: BaseException) -> str:

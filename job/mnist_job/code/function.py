@@ -82,8 +82,8 @@ def read(setting: str, text: str | None, folder: str | None) -> Function | None:
     where = match["module"]
     if not where.endswith(".py"):
         return Function(setting, text, where, match["function"], files.read(folder, []))
-    path = Path(where).expanduser().absolute()
-    root = Path(folder).expanduser().absolute() if folder is not None else path.parent
+    path = files.expanded(where).absolute()
+    root = files.expanded(folder).absolute() if folder is not None else path.parent
     if not path.is_file() and not (path := root / where).is_file():
         raise UsageError(f"{setting} {text}: {where}: no such file")
     inside = path.is_relative_to(root)

@@ -23,7 +23,7 @@ def class_weights(value: object) -> object:
     if "=" in value and not Path(value).is_file():
         return split_pairs(value)
     try:
-        content = yaml.safe_load(Path(value).expanduser().read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"is not `balanced`, not CLASS=WEIGHT, and cannot be read as YAML: {reason}") from error
