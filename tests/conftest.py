@@ -35,6 +35,12 @@ for _name in [name for name in os.environ if name.startswith("MNIST_JOB_")]:
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_the_session(tmp_path_factory) -> None:
+    """Make pytest's temporary folder first: inside `temporary.private` it would be made in one that is removed."""
+    tmp_path_factory.getbasetemp()
+
+
 _started: list[subprocess.Popen[str]] = []
 
 

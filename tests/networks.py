@@ -72,8 +72,15 @@ def averaged() -> keras.Model:
 
 
 def accumulating() -> keras.Model:
+    """In the 13 steps of an epoch it updates the weights three times, and keeps a gradient for the next epoch."""
     network = dense()
     network.compile(keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4), "sparse_categorical_crossentropy")
+    return network
+
+
+def scaled() -> keras.Model:
+    network = dense()
+    network.compile(keras.optimizers.SGD(1e-1, loss_scale_factor=1024.0), "sparse_categorical_crossentropy")
     return network
 
 
@@ -122,6 +129,7 @@ MODELS = (
     (nesterov, 1e-5),
     (averaged, 1e-5),
     (accumulating, 1e-5),
+    (scaled, 1e-5),
     (binary, 1e-5),
     (from_logits, 1e-5),
     (regression, 1e-5),

@@ -63,7 +63,8 @@ def main(data: str, *settings: str) -> None:
     import tensorflow as tf
 
     from mnist_job.config.settings import JobConfig
-    from mnist_job.data.dataset import Split, load_training
+    from mnist_job.data import sources
+    from mnist_job.data.dataset import load_training
     from mnist_job.models import reference
     from mnist_job.training import loop, optimizer
     from mnist_job.training.batches import ResidentBatches, Share
@@ -73,16 +74,16 @@ def main(data: str, *settings: str) -> None:
     strategy = joined(JobConfig())
     task = json.loads(os.environ["TF_CONFIG"])
     share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
-    images = load_training(JobConfig(data=data, validation_split="tail")).train
+    images = load_training(JobConfig(validation_split="tail"), sources.read(data)).train
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
         network = reference.build((28, 28), 10, 255, hidden)
-        model = Compiled(network, 1e-3, images.images[:8], images.labels[:8])
+        model = Compiled(network, 1e-3, images[:8])
         update = optimizer.update(model.optimizer, model.variables)
         parameters = network.count_params()
         times = max(LEAST, int(NUMBERS / parameters))
         few = slice(max(batch, min(IMAGES, batch * times)))
-        batches = ResidentBatches(Split(images.images[few], images.labels[few]), batch, share, seed=0)
+        batches = ResidentBatches(images[few], batch, share, seed=0)
         so_far = tf.Variable(tf.zeros(3, tf.float64))
         epoch, plan = loop.compiled_training(strategy, model, update, batches, so_far), batches.plan(0)
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}

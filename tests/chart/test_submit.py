@@ -99,6 +99,19 @@ def test_own_modules_travel_with_it(submitted, tmp_path, folder):
     assert_equal(submitted(*where), render(values))
 
 
+def test_callbacks_travel_with_it_in_the_models_file_or_in_their_own(submitted, tmp_path):
+    for name in ("notebook.py", "ends.py"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    own = {"settings": {"callbacks": "ends.py:callbacks"}, "code": {"ends.py": "# ends.py\n"}}
+    where = ["--callbacks", f"{tmp_path}/ends.py:callbacks"]
+    assert_equal(submitted(*where), render(own))
+    model, both = ["--model", f"{tmp_path}/notebook.py:model"], {"code": {"notebook.py": "# notebook.py\n"}}
+    notebook = f"{tmp_path}/notebook.py"
+    both["settings"] = {name: f"notebook.py:{name}" for name in ("model", "data", "callbacks")}
+    flags = ("--data", f"{notebook}:data", "--callbacks", f"{notebook}:callbacks")
+    assert_equal(submitted(*model, *flags), render(both))
+
+
 def test_a_saved_model_of_the_cluster_is_not_looked_for_here(submitted):
     model = "/storage/runs/first/model.keras"
     assert_equal(submitted("--model", model), render({"settings": {"model": model}}))

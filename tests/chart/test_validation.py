@@ -122,6 +122,14 @@ def several(number: int) -> dict:
             r"settings.model: a.py:model is not in code; add it with --set-file .*",
         ),
         (
+            {"settings": {"model": "a.py:model", "data": "b.py:data"}, "code": {"a.py": "x = 1"}},
+            r"settings.data: b.py:data is not in code; add it with --set-file code.b\\.py=FILE",
+        ),
+        (
+            {"settings": {"model": "a.py:model", "callbacks": "b.py:callbacks"}, "code": {"a.py": "x = 1"}},
+            r"settings.callbacks: b.py:callbacks is not in code; add it with --set-file code.b\\.py=FILE",
+        ),
+        (
             {"code": {"a.py": "x" * 900_001}},
             r"code: the files are larger than 900 kB, which a ConfigMap cannot hold; .*",
         ),

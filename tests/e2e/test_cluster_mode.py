@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.documents import ROOT, block
 from tests.e2e.conftest import new_namespace
 from tests.e2e.kube import PATIENCE, Namespace, Release, serving
 from tests.e2e.network import api_server, listening, reached
@@ -43,8 +44,11 @@ def jobs_api(standing) -> Iterator[str]:
         yield f"http://{address}"
 
 
-def submit(jobs_api: str, *arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [RAY, "job", "submit", "--address", jobs_api, "--", "mnist-job", "run", *arguments]
+def submit(
+    jobs_api: str, *arguments: str, home: Path, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    there = ["--working-dir", str(folder)] if folder else []
+    command = [RAY, "job", "submit", "--address", jobs_api, *there, "--", "mnist-job", "run", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, env=clean | {"HOME": str(home)} | environment
@@ -57,10 +61,13 @@ def ask(jobs_api: str, token: str) -> list[dict]:
         return json.load(answer)
 
 
-def test_a_job_is_submitted_from_outside_with_the_token(standing, jobs_api, tmp_path):
+def test_a_job_with_the_users_model_is_submitted_from_outside_with_the_token(standing, jobs_api, tmp_path):
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": standing.token}
-    flags = ("--data", "digits", "--epochs", "1", "--output", "/storage/runs")
-    done = submit(jobs_api, *flags, home=tmp_path, **token)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/notebook.py").write_text(block("own model", ROOT / "docs/models.md"))
+    own = ("--model", "notebook.py:model", "--data", "notebook.py:data")
+    flags = (*own, "--epochs", "1", "--output", "/storage/runs")
+    done = submit(jobs_api, *flags, home=tmp_path, folder=tmp_path / "own", **token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test accuracy" in done.stdout
     (job,) = ask(jobs_api, standing.token)

@@ -95,12 +95,16 @@ def test_the_same_again_starts_nothing(user, first):
     assert state(user, "first") == before
 
 
-def test_a_model_of_the_users_own_file(user):
-    """Submit it, then change its file with Helm, which starts another run of the same release."""
+def test_a_model_and_data_of_the_users_own_file(user):
+    """Run them here and by `submit`, then change the file with Helm, which starts another run of the same release."""
     (user.folder / "notebook.py").write_text(block("own model", MODELS))
-    done = user.submit("own", "--model", "notebook.py:model", "--model-args", "width=4", "--wait")
+    own = ("--model", "notebook.py:model", "--data", "notebook.py:data", "--model-args", "width=4", "--epochs", 3)
+    here = job("run", *own, "-o", "json", cwd=user.folder)
+    assert here.returncode == 0, here.stderr
+    done = user.submit("own", *own, "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     first = user.namespace.get("configmap", "own-result")["data"]
+    assert float(first["loss"]) == pytest.approx(json.loads(here.stdout)["loss"], rel=1e-3)  # another CPU may round
     (user.folder / "changed.py").write_text(block("own model", MODELS).replace("0.25", "0.5"))
     settings = ("--reuse-values", r"--set-file=code.notebook\.py=changed.py")
     run("helm", "upgrade", "own", CHART, f"--namespace={user.namespace.name}", *settings, folder=user.folder)

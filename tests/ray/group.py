@@ -12,7 +12,7 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.distributed import cluster, fitting, trainer
 from mnist_job.distributed.backend import TensorFlowBackendConfig
-from mnist_job.models import source
+from mnist_job.models import origin
 from mnist_job.training.checkpoint import Checkpoints
 from tests.store import RUN
 
@@ -23,11 +23,12 @@ def trained(workers: int, runs: Mapping[str, JobConfig], folder: Path) -> dict[s
     Each worker calls the loop once for each run, as it does in a run of the program.
     """
     saved = {name: Checkpoints(fs.LocalFileSystem(), str(folder / name), RUN) for name in runs}
+    from_ = {name: origin.read(config) for name, config in runs.items()}
     arguments: dict[str, dict[str, Any]] = {
         name: {
             "config": config,
-            "source": source.read(config.model, config.model_args, config.code, config.hidden_layers),
-            "checked": dataset.check(config).training_facts,
+            "origin": from_[name],
+            "checked": dataset.check(config, from_[name].data).training_facts,
             "checkpoints": saved[name],
             "tell": lambda entry: None,
             "own_cpus": False,

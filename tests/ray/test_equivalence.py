@@ -71,10 +71,10 @@ def configured(name: str, folder: Path) -> JobConfig:
     if name in SETTINGS:
         return JobConfig(data="digits", cpus_per_worker=0.5, seed=3, **SETTINGS[name][0])
     split = split_of(name)
-    data = folder / f"{split.labels.max()}.npz"
+    data = folder / f"{split.targets.max()}.npz"
     part = {"train": split, "val": split, "test": split}
-    arrays = {f"x_{key}": one.images for key, one in part.items()} | {
-        f"y_{key}": one.labels for key, one in part.items()
+    arrays = {f"x_{key}": one.inputs for key, one in part.items()} | {
+        f"y_{key}": one.targets for key, one in part.items()
     }
     np.savez(data, **arrays)
     model = f"{networks.__file__}:{name}"
@@ -92,7 +92,7 @@ def by_fit(name: str) -> tuple[keras.Model, dict[str, list[float]]]:
     keras.utils.set_random_seed(0)
     network = MODELS[name][0]()
     batches = ResidentBatches(split, BATCH, Share(0, 1), seed=0)
-    targets = Compiled(network, 1e-3, split.images[:4], split.labels[:4]).targets
+    targets = Compiled(network, 1e-3, split[:4]).targets
     return network, fitted(network, split, batches, targets)
 
 

@@ -4,11 +4,12 @@ import threading
 
 import pytest
 
+from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
+from mnist_job.data import sources
 from mnist_job.distributed import cluster
 from mnist_job.evaluation import task
 from mnist_job.evaluation.task import Candidate, Evaluator
-from mnist_job.models.code import Code
 from mnist_job.storage.files import File
 
 
@@ -32,7 +33,7 @@ def process(*, may_hurry: bool, early_is_done: bool):
             if self._early and not early_is_done:
                 threading.Event().wait()
 
-        def evaluate(self, _candidate, _checked) -> str:
+        def evaluate(self, _candidate, _data, _checked) -> str:
             return "early" if self._early else "other"
 
     return Process
@@ -46,4 +47,4 @@ def test_an_early_process_that_may_not_hurry_is_not_waited_for_alone(monkeypatch
     monkeypatch.setattr(task, "HEAD_START_SECONDS", 30.0 if early_is_done else 0.01)
     evaluator = Evaluator(JobConfig(), Code())
     evaluator.prepare(cluster.this_node())
-    assert evaluator.evaluate(Candidate(File(None, "model.keras"), "model.keras"), {}) == winner
+    assert evaluator.evaluate(Candidate(File(None, "model.keras"), "model.keras"), sources.read("digits"), {}) == winner

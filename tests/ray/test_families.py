@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from mnist_job.evaluation import task
 from mnist_job.evaluation.measures import Answers, measure
 from mnist_job.models import saved_model
@@ -26,6 +26,7 @@ SELDOM = (
     *("transposed", "conv_3d", "layer_normalization"),
 )
 CONFIG = JobConfig(data="digits", cpus_per_worker=0.5, epochs=2, batch_size=50)  # the last batch has 49 images
+DATA = sources.read("digits")
 
 PLAIN_KERAS = """
 import json, sys
@@ -58,9 +59,9 @@ def trained(request, tmp_path_factory) -> dict[str, Checkpoint | str]:
 @pytest.fixture(scope="module")
 def by_keras(trained, tmp_path_factory) -> dict[str, dict[str, dict[str, float]]]:
     """What plain Keras measures with each model: loss and accuracy on the validation and the test images."""
-    validation, test = dataset.load_training(CONFIG).validation, dataset.load_test("digits")
+    validation, test = dataset.load_training(CONFIG, DATA).validation, dataset.load_test(DATA)
     data = tmp_path_factory.mktemp("data") / "data.npz"
-    np.savez(data, x_val=validation.images, y_val=validation.labels, x_test=test.images, y_test=test.labels)
+    np.savez(data, x_val=validation.inputs, y_val=validation.targets, x_test=test.inputs, y_test=test.targets)
     models = {name: one.model.path for name, one in trained.items() if isinstance(one, Checkpoint)}
     command = [sys.executable, "-I", "-c", PLAIN_KERAS, data, *models.values()]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -73,11 +74,12 @@ def evaluated(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Its loss is the cross-entropy alone. A model with regularizers has them in its own loss, which Keras measures, too.
     """
-    test = dataset.load_test("digits")
-    network = task.loaded(checkpoint.model, "the model", trusted=True, on_gpu=False)
-    answers = Answers.collected(saved_model.probabilities(network, test.images, "the model"), test.labels, "digits")
-    found = measure(answers, test.labels)
-    loss = task.compiled_metrics(network, test)["loss"] if network.losses else found.loss
+    test = dataset.load_test(DATA)
+    candidate = task.Candidate(checkpoint.model, "the model", trusted=True)
+    network = task.loaded(checkpoint.model, candidate, compiled=True, on_gpu=False)
+    answers = Answers.collected(saved_model.probabilities(network, test.inputs, "the model"), test.targets, "digits")
+    found = measure(answers, test.targets)
+    loss = task.compiled_metrics(network, test, "the model")["loss"] if network.losses else found.loss
     return {"accuracy": found.accuracy, "loss": loss}
 
 

@@ -1,6 +1,8 @@
 """Test a model of the user: trained by several workers as by one, resumed, evaluated, and recorded with its code."""
 
 import json
+import re
+import zipfile
 from pathlib import Path
 
 import keras
@@ -81,6 +83,43 @@ def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
     assert "the code has changed: notebook.py" in result.stderr
 
 
+REGRESSION = """
+import keras
+import numpy as np
+from keras import layers
+
+def data():
+    x = np.random.rand(600, 4)
+    y = x @ [1.0, -2.0, 3.0, 0.5]
+    return (x[:500], y[:500], x[:500, 0]), (x[500:], y[500:])
+
+def model(input_shape):
+    network = keras.Sequential([keras.Input(input_shape), layers.Dense(1)])
+    network.compile(keras.optimizers.Adam(0.05), "mse", metrics=["mae"])
+    return network
+"""
+
+
+def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
+    (tmp_path / "notebook.py").write_text(REGRESSION)
+    run = ("run", "--data", "notebook.py:data", "--model", "notebook.py:model", "--epochs", "20", "--name", "own")
+    refused = job(*run, "--min-accuracy", "0.5", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--min-accuracy: the model is no classifier" in refused.stderr
+    result = job(*run, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = outcome(tmp_path)["evaluation"]
+    assert (found["samples"], found["accuracy"], found["recall"], found["image_shape"]) == (100, None, [], [4])
+    assert found["loss"] == found["metrics"]["loss"] < 1e-2
+    metrics = (tmp_path / "runs/own/metrics.prom").read_text()
+    assert 'mnist_job_test_metric{dataset="notebook:data",metric="mae"}' in metrics
+    assert "accuracy" not in metrics
+    assert "Confusion" not in (tmp_path / "runs/own/report.html").read_text()
+    assert job(*run, cwd=tmp_path).returncode == 0
+    again = job("evaluate", "--data", "notebook.py:data", "--model", "runs/own/model.keras", cwd=tmp_path)
+    assert f"test loss {found['loss']:.4f} (100 samples)" in again.stdout
+
+
 def test_a_fault_ends_a_dry_run_with_a_line_and_nothing_written(folder):
     (folder / "notebook.py").write_text(NOTEBOOK.replace("Flatten", "Flat"))
     result = job(*RUN, "--dry-run", cwd=folder)
@@ -93,3 +132,76 @@ def test_an_optimizer_of_its_own_has_its_own_learning_rate(folder):
     result = job(*RUN, "--dry-run", "--learning-rate", "0.1", cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "--learning-rate: notebook.py:model compiles an optimizer of its own" in result.stderr
+
+
+DIVERGING = """
+import keras
+from keras import layers
+
+def model(classes):
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(classes)])
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([30], [1e-4, 1e38])  # the 32nd update overflows
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.SGD(rate), loss)
+    return network
+
+@keras.saving.register_keras_serializable()
+class Gone(layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False)
+
+    def call(self, x, training=False):
+        if training:
+            self.calls.assign_add(1)
+            self.add_loss(keras.ops.where(self.calls == 30, float("nan"), 0.0))
+        return x
+
+def recovering(classes):
+    network = keras.Sequential([
+        keras.Input((8, 8)),
+        layers.Rescaling(1 / 16),
+        layers.Flatten(),
+        Gone(),
+        layers.Dense(32, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Dense(classes),
+    ])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile("adam", loss, metrics=["accuracy"])
+    return network
+"""
+SHORT = ("run", "--data", "digits", "--batch-size", "50", "--epochs", "3", "--workers", "2", "--name", "own")
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(folder):
+    """And so does the same command again, from the checkpoint before it."""
+    (folder / "notebook.py").write_text(DIVERGING)
+    for started in ("epoch 1/3", "from epoch 2"):
+        result = job(*SHORT, "--model", "notebook.py:model", cwd=folder)
+        assert (result.returncode, result.stderr.count("\n")) == (5, 1)
+        assert "epoch 2, step 10: the training loss is not finite; lower the learning rate, or" in result.stderr
+        assert "--on-nan ignore" in result.stderr
+        assert started in result.stdout
+        assert "restart" not in result.stdout
+        (checkpoint,) = (folder / "runs").glob("**/checkpoints/*")
+        assert checkpoint.name.startswith("0000001-")
+
+
+def test_it_trains_on_without_it_by_halves_and_with_statistics_of_each_worker(folder):
+    """Nothing that is published has a NaN, and the saved model is evaluated with its own precision."""
+    (folder / "notebook.py").write_text(DIVERGING)
+    own = ("--model", "notebook.py:recovering", "--on-nan", "ignore")
+    result = job(*SHORT, *own, "--precision", "bfloat16", "--batch-norm", "per-worker", cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "loss not finite" in result.stdout
+    ended = outcome(folder)
+    first, second, third = (row["train_loss"] for row in ended["training"]["history"])
+    assert second is None
+    assert first > third
+    assert ended["evaluation"]["accuracy"] > 0.5
+    assert ended["evaluation"]["metrics"]["loss"] == pytest.approx(ended["evaluation"]["loss"], rel=0.05)
+    for file in ("outcome.json", "history.csv", "metrics.prom"):
+        assert not re.search(r"\bnan\b", (folder / "runs/own" / file).read_text().replace("on-nan", ""), re.I)
+    with zipfile.ZipFile(folder / "runs/own/model.keras") as saved:
+        assert b"mixed_bfloat16" in saved.read("config.json")

@@ -16,10 +16,10 @@ import pytest
 from pyarrow import fs
 
 from mnist_job import __version__
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from mnist_job.distributed import affinity
 from mnist_job.evaluation.measures import Answers, measure
-from mnist_job.evaluation.task import loaded
+from mnist_job.evaluation.task import Candidate, loaded
 from mnist_job.models import reference
 from mnist_job.models.saved_model import probabilities
 from mnist_job.phases import PHASES
@@ -155,11 +155,11 @@ def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
 
 def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     folder, _ = finished
-    file, test = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras")), dataset.load_test("digits")
-    answers = Answers.collected(
-        probabilities(loaded(file, "model", trusted=False, on_gpu=False), test.images, "model"), test.labels, "y_test"
-    )
-    again = measure(answers, test.labels)
+    file = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras"))
+    test = dataset.load_test(sources.read("digits"))
+    network = loaded(file, Candidate(file, "model"), compiled=False, on_gpu=False)
+    answers = Answers.collected(probabilities(network, test.inputs, "model"), test.targets, "y_test")
+    again = measure(answers, test.targets)
     ended = outcome(folder)
     assert again.loss == pytest.approx(ended["evaluation"]["loss"], rel=1e-6)
     assert again.confusion == ended["evaluation"]["confusion"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist_job.data.dataset import Split
+from mnist_job.data.arrays import Split
 from mnist_job.training.batches import ResidentBatches, Share, on_device, plan
 
 
@@ -55,12 +55,27 @@ def test_a_batch_holds_the_images_and_labels_that_the_plan_names(shape):
     batches = ResidentBatches(split, 16, Share(1, 3), seed=0)
     epoch = batches.plan(2)
     for step in range(batches.steps):
-        images, labels, share = batches.batch(epoch, tf.constant(step))
+        images, labels, _, share = batches.batch(epoch, tf.constant(step))
         chosen = epoch[0].numpy()[epoch[1][step] : epoch[1][step + 1]]
         assert images.dtype == tf.uint8
-        assert np.array_equal(images, split.images[chosen])
+        assert np.array_equal(images, split.inputs[chosen])
         assert np.array_equal(labels, chosen)
         assert share == epoch[2][step]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "int64", "float32"])
+@pytest.mark.parametrize("shape", [(3,), (4,), (2, 3)])
+def test_inputs_of_any_type_keep_their_values_and_have_their_weights(dtype, shape):
+    inputs = np.random.default_rng(0).integers(0, 60_000, (10, *shape)).astype(dtype)
+    split = Split(inputs, np.linspace(0, 1, 10, dtype=np.float32), np.arange(10, dtype=np.float32))
+    batches = ResidentBatches(split, 4, Share(0, 1), seed=1)
+    plan = batches.plan(0)
+    batch = batches.batch(plan, tf.constant(2))
+    chosen = plan[0].numpy()[8:]
+    assert batch.inputs.dtype == dtype
+    assert np.array_equal(batch.inputs, inputs[chosen])
+    assert np.array_equal(batch.targets, split.targets[chosen])
+    assert np.array_equal(batch.weights, chosen)
 
 
 @pytest.mark.parametrize("offset", range(0, 72, 8))
@@ -77,7 +92,7 @@ def test_a_worker_holds_the_data_once(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=x, y_train=np.arange(60_000, dtype=np.uint8) % 10)
     script = """
 import sys, pathlib, tensorflow as tf
-from mnist_job.data import dataset as data
+from mnist_job.data import dataset as data, sources
 from mnist_job.config.settings import JobConfig
 from mnist_job.training.batches import ResidentBatches, Share
 def peak():
@@ -86,7 +101,7 @@ def peak():
 tf.constant(0)
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-training = data.load_training(JobConfig(data=sys.argv[1]))
+training = data.load_training(JobConfig(), sources.read(sys.argv[1]))
 parts = [ResidentBatches(split, 32, Share(0, 2)) for split in (training.train, training.validation)]
 print(peak() - before)
 """

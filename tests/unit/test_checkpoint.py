@@ -11,18 +11,20 @@ import pytest
 from pyarrow import fs
 
 from mnist_job.bounds import worth_a_restart
+from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
+from mnist_job.data.arrays import Split
 from mnist_job.errors import TrainingError
 from mnist_job.evaluation.task import Evaluator
 from mnist_job.log import Log
+from mnist_job.models import origin as origins
 from mnist_job.models import reference
-from mnist_job.models.code import Code
-from mnist_job.models.source import Source
 from mnist_job.pipeline import job
 from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
 from mnist_job.storage.folder import RunFolder
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
@@ -37,8 +39,8 @@ def history(epochs: int) -> list[Epoch]:
 
 @pytest.fixture
 def trained():
-    images, labels = np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32)
-    model = Compiled(reference.build((4, 5), 3, 255, (6,)), 1e-2, images, labels)
+    examples = Split(np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32))
+    model = Compiled(reference.build((4, 5), 3, 255, (6,)), 1e-2, examples)
     model.optimizer.build(model.variables)
     return model
 
@@ -212,6 +214,95 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
     config = JobConfig(data="digits", workers="1:8", epochs=3, output=str(tmp_path))
     with RunFolder.opened(config.output, config.name, RUN) as folder:
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(trained, history(3), 3)
-        summary = dataset.check(config)
-        _, record = job._trained(Run(config, Log()), config, Source(), summary, folder, Evaluator(config, Code()))
-    assert record == TrainingRecord(3, None, None, history(3))
+        summary = dataset.check(config, sources.read(config.data))
+        origin = origins.read(config)
+        _, record = job._trained(Run(config, Log()), config, origin, summary, folder, Evaluator(config, Code()))
+    assert record == TrainingRecord(3, None, None, history(3), 3, "all epochs are trained")
+
+
+def rows(*losses: float | None) -> list[Epoch]:
+    return [Epoch(epoch, loss, loss, 0.9, 1e-3, 1.5) for epoch, loss in enumerate(losses, 1)]
+
+
+BEST = JobConfig(data="digits", epochs=5, keep="best")
+WHOLE = rows(0.5, 0.2, 0.4, None, 0.3)
+
+
+@pytest.fixture
+def second_is_best(trained, tmp_path) -> Checkpoints:
+    """Save a checkpoint after each of five epochs, of which the second is the best."""
+    checkpoints = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "checkpoints"), RUN)
+    for epochs in range(1, 6):
+        step(trained)
+        checkpoints.save(trained, WHOLE[:epochs], 2, keep=stopping.epochs_to_keep(WHOLE[:epochs], BEST))
+    return checkpoints
+
+
+def test_the_best_epochs_checkpoint_is_kept_besides_the_newest_and_its_model_is_the_result(second_is_best, tmp_path):
+    assert sorted(path.name[:7] for path in (tmp_path / "checkpoints").iterdir()) == ["0000002", "0000004", "0000005"]
+    newest = second_is_best.newest()
+    kept, record = job._kept(second_is_best, BEST, newest, 0, 1.0)
+    assert kept.path == str(tmp_path / f"checkpoints/0000002-{RUN}")
+    assert (record.kept.epoch, record.ended) == (2, "all epochs are trained")
+    assert repr(record.history) == repr(WHOLE)
+    assert kept.manifest[MODEL] != newest.manifest[MODEL]
+    last, record = job._kept(second_is_best, BEST.model_copy(update={"keep": "last"}), newest, 0, 1.0)
+    assert (last, record.kept.epoch) == (newest, 5)
+
+
+@pytest.mark.parametrize("how", ["altered", "gone"])
+def test_no_other_model_takes_the_place_of_the_best_one(second_is_best, tmp_path, how):
+    damage(tmp_path / "checkpoints" / f"0000002-{RUN}" / MODEL, how)
+    with pytest.raises(TrainingError, match=rf"the model of epoch 2, the best one, is lost \(0000002-{RUN}: .*--force"):
+        job._kept(second_is_best, BEST, second_is_best.newest(), 0, 1.0)
+
+
+def test_a_best_model_of_another_training_is_not_taken(trained, second_is_best, tmp_path):
+    """A run that was lost with its best checkpoint trained on other workers, whose digits differ."""
+    folder = tmp_path / "checkpoints"
+    later = Checkpoints(fs.LocalFileSystem(), str(folder), LATER)
+    later.save(trained, rows(0.5, 0.2001), 2, keep={2})
+    assert second_is_best.of_epoch(2, WHOLE).path == str(folder / f"0000002-{RUN}")
+    damage(folder / f"0000002-{RUN}" / MODEL, "altered")
+    with pytest.raises(TrainingError, match=rf"0000002-{LATER} is of another training; 0000002-{RUN}: model.keras has"):
+        second_is_best.of_epoch(2, WHOLE)
+
+
+def half(policy: str) -> Compiled:
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = reference.build((4, 5), 3, 255, (6,))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = Compiled(network, 1e-2, Split(np.zeros((2, 4, 5), np.uint8), np.zeros(2, np.int32)))
+    model.optimizer.build(model.variables)
+    return model
+
+
+def test_the_scale_of_the_loss_comes_back(tmp_path):
+    model, checkpoints = half("mixed_float16"), Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
+    step(model)
+    model.optimizer.apply([keras.ops.full_like(v, np.inf) for v in model.variables], model.variables)  # halves it
+    step(model)
+    checkpoints.save(model, history(1), 2)
+    newest, other = checkpoints.newest(), half("mixed_float16")
+    assert newest is not None
+    checkpoints.restore(newest.path, newest.manifest, other)
+    assert float(other.optimizer.dynamic_scale) == other.optimizer.initial_scale / 2
+    assert int(other.optimizer.step_counter) == 1
+    for ours, theirs in zip(other.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16"])
+def test_weights_of_half_precision_come_back(policy, tmp_path):
+    model, checkpoints = half(policy), Checkpoints(fs.LocalFileSystem(), str(tmp_path), RUN)
+    step(model)
+    checkpoints.save(model, history(1), 2)
+    newest, other = checkpoints.newest(), half(policy)
+    assert newest is not None
+    checkpoints.restore(newest.path, newest.manifest, other)
+    for ours, theirs in zip(
+        (*other.variables, *other.optimizer.variables), (*model.variables, *model.optimizer.variables), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))

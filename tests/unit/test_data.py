@@ -25,16 +25,16 @@ PIXELS = TRAIN * 28 * 28
 def training(path, **settings):
     """Return the data that a worker loads, by default split as in the notebook."""
     return dataset.load_training(
-        JobConfig(**{"data": str(path), "batch_size": 8, "validation_split": "tail"} | settings)
+        JobConfig(**{"batch_size": 8, "validation_split": "tail"} | settings), sources.read(str(path))
     )
 
 
 def test_the_tail_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays):
     split = training(npz(), validation_fraction=0.33)
     assert (len(split.train), len(split.validation)) == (67, 33)  # floor(100 * (1 - 0.33))
-    assert np.array_equal(split.train.images, arrays["x_train"][:67])
-    assert np.array_equal(split.validation.images, arrays["x_train"][67:])
-    assert np.array_equal(split.validation.labels, arrays["y_train"][67:])
+    assert np.array_equal(split.train.inputs, arrays["x_train"][:67])
+    assert np.array_equal(split.validation.inputs, arrays["x_train"][67:])
+    assert np.array_equal(split.validation.targets, arrays["y_train"][67:])
     assert (split.classes, split.image_shape, split.scale) == (3, (4, 5), arrays["x_train"][:].max())
 
 
@@ -44,7 +44,7 @@ def test_the_tail_is_the_end_of_the_training_data_as_keras_splits_it(npz, arrays
 def test_any_dtype_and_memory_order_of_whole_pixels_gives_the_same_uint8(tmp_path, arrays, dtype, order, save):
     arrays["x_train"] = np.asarray(arrays["x_train"], dtype, order=order)
     save(tmp_path / "d.npz", **arrays)
-    images = training(tmp_path / "d.npz").train.images
+    images = training(tmp_path / "d.npz").train.inputs
     assert images.dtype == np.uint8
     assert np.array_equal(images, arrays["x_train"][:80])
 
@@ -53,20 +53,20 @@ def test_any_dtype_and_memory_order_of_whole_pixels_gives_the_same_uint8(tmp_pat
 def test_any_image_shape(npz, shape):
     random = np.random.default_rng(0)
     x = {part: random.integers(1, 256, (n, *shape), dtype=np.uint8) for part, n in (("x_train", 100), ("x_test", 30))}
-    summary = dataset.check(JobConfig(data=str(npz(**x)), batch_size=8))
+    summary = dataset.check(JobConfig(batch_size=8), sources.read(str(npz(**x))))
     assert summary.image_shape == shape
     assert (summary.train, summary.validation, summary.test, summary.classes) == (80, 20, 30, 3)
 
 
 def test_labels_may_stand_in_a_column(npz, arrays):
-    assert np.array_equal(training(npz(y_train=arrays["y_train"][:, None])).train.labels, arrays["y_train"][:80])
+    assert np.array_equal(training(npz(y_train=arrays["y_train"][:, None])).train.targets, arrays["y_train"][:80])
 
 
 def test_digits_are_those_of_scikit_learn():
     bunch = sklearn.datasets.load_digits()
-    split, test = training("digits"), dataset.load_test("digits")
-    images = np.concatenate([split.train.images, split.validation.images, test.images])
-    labels = np.concatenate([split.train.labels, split.validation.labels, test.labels])
+    split, test = training("digits"), dataset.load_test(sources.read("digits"))
+    images = np.concatenate([split.train.inputs, split.validation.inputs, test.inputs])
+    labels = np.concatenate([split.train.targets, split.validation.targets, test.targets])
     assert np.array_equal(images, bunch.images)
     assert np.array_equal(labels, bunch.target)
     assert split.scale == 16
@@ -201,7 +201,7 @@ def test_a_tail_with_classes_that_training_lacks_is_refused(npz, arrays, capsys)
 
 def test_classes_without_any_image_are_told_by_their_numbers(npz, arrays, tmp_path, capsys):
     path = npz(y_train=arrays["y_train"] * 7 + 1, y_test=arrays["y_test"] * 7 + 1)  # 1, 8, 15
-    assert dataset.check(JobConfig(data=str(path), batch_size=8)).absent == [0, *range(2, 8), *range(9, 15)]
+    assert dataset.check(JobConfig(batch_size=8), sources.read(str(path))).absent == [0, *range(2, 8), *range(9, 15)]
     flags = ["--output", str(tmp_path / "out"), "--address", "127.0.0.1:9"]  # a port on which nothing listens
     assert main.main(["run", "--data", str(path), *flags]) == 4
     told = "".join(capsys.readouterr())
@@ -216,11 +216,11 @@ def own_validation(npz):
 
 def test_a_validation_part_of_the_file_s_own_is_used_and_nothing_is_split_off(own_validation, arrays):
     config = JobConfig(data=str(own_validation), batch_size=8)
-    training = dataset.load_training(config)
-    assert np.array_equal(training.train.images, arrays["x_train"])
-    assert (training.validation.images == 7).all()
-    assert np.array_equal(training.validation.labels, np.arange(9) % 3)
-    summary = dataset.check(config)
+    training = dataset.load_training(config, sources.read(config.data))
+    assert np.array_equal(training.train.inputs, arrays["x_train"])
+    assert (training.validation.inputs == 7).all()
+    assert np.array_equal(training.validation.targets, np.arange(9) % 3)
+    summary = dataset.check(config, sources.read(config.data))
     assert (summary.train, summary.validation) == (100, 9)
     assert summary.holdout == {"validation_fraction": None, "validation_split": None}
 
@@ -249,7 +249,7 @@ REPLACEMENTS = {
 @pytest.mark.parametrize("replaced", REPLACEMENTS)
 def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, arrays, replaced):
     config = JobConfig(data=str(npz()), batch_size=8)
-    facts = dataset.check(config).training_facts
+    facts = dataset.check(config, sources.read(config.data)).training_facts
     assert verify.load_training(config, facts).facts == facts
     name, change, difference = REPLACEMENTS[replaced]
     npz(**{array: change(arrays[array]) for array in ("x_train", "y_train") if name in ("both", array)})
@@ -261,7 +261,7 @@ def test_a_worker_refuses_other_data_than_were_checked_and_names_its_node(npz, a
 
 def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz, arrays):
     config = JobConfig(data=str(npz()), batch_size=8, validation_split="tail")
-    facts = dataset.check(config).training_facts
+    facts = dataset.check(config, sources.read(config.data)).training_facts
     npz(x_val=arrays["x_test"], y_val=arrays["y_test"])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: --validation-split tail"):
         verify.load_training(config, facts)
@@ -272,8 +272,8 @@ def test_a_worker_names_its_node_where_the_file_is_missing_or_no_longer_fits(npz
 
 def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
     source = str(npz())
-    facts = dataset.test_facts(dataset.load_test(source))
-    assert facts == dataset.check(JobConfig(data=source, batch_size=8)).test_facts
+    facts = dataset.test_facts(dataset.load_test(sources.read(source)))
+    assert facts == dataset.check(JobConfig(batch_size=8), sources.read(source)).test_facts
     assert len(verify.load_test(source, facts)) == 30
     npz(x_test=arrays["x_test"][::-1])
     with pytest.raises(DataError, match=f"^node {socket.gethostname()}: .*SHA-256 "):
@@ -282,7 +282,7 @@ def test_the_evaluation_refuses_other_test_data_than_were_checked(npz, arrays):
 
 def test_credentials_in_an_address_are_not_told():
     with pytest.raises(DataError) as refusal:
-        dataset.load_test("nowhere://KEY:SECRET@bucket/data.npz?endpoint_override=x&token=SECRET")
+        dataset.load_test(sources.read("nowhere://KEY:SECRET@bucket/data.npz?endpoint_override=x&token=SECRET"))
     assert str(refusal.value).startswith("nowhere://bucket/data.npz: cannot be read: ")
     assert "SECRET" not in str(refusal.value)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from mnist_job.errors import DataError, UsageError
 from mnist_job.system import environment
 from tests.conftest import PROGRAM
@@ -143,5 +143,5 @@ def test_a_download_goes_through_the_proxy(tmp_path):
         os.environ.update({"https_proxy": proxy.url, "KERAS_HOME": str(tmp_path)})
         environment.pin()
         with pytest.raises(DataError, match="cannot be downloaded"):
-            dataset.check(JobConfig(data="mnist"))
+            dataset.check(JobConfig(), sources.read("mnist"))
     assert proxy.requests == ["CONNECT storage.googleapis.com:443 HTTP/1.0"]

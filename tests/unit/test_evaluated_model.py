@@ -5,15 +5,16 @@ import hashlib
 import pytest
 from pyarrow import fs
 
+from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
-from mnist_job.evaluation.task import Candidate, _Process
+from mnist_job.evaluation.task import Candidate, _Process, compiled_metrics
 from mnist_job.models import reference
-from mnist_job.models.code import Code
 from mnist_job.storage.files import File
 
-DIGITS = dataset.test_facts(dataset.load_test("digits"))
+DATA = sources.read("digits")
+DIGITS = dataset.check_test(DATA)
 
 
 @pytest.fixture
@@ -47,16 +48,30 @@ def test_the_checksum_is_that_of_the_bytes_that_were_evaluated(saved, monkeypatc
 
     monkeypatch.setattr(File, "held", read_and_replaced)
     candidate = Candidate(saved, saved.path, checksum)
-    result, evaluated = process().evaluate(candidate, DIGITS)
+    result, evaluated = process().evaluate(candidate, DATA, DIGITS)
     assert (result.samples, evaluated) == (360, checksum)
 
 
 def test_a_model_that_is_not_the_one_that_was_trained_is_not_evaluated(saved):
     with pytest.raises(EvaluationError, match=r"model\.keras: is not the model that was trained"):
-        process().evaluate(Candidate(saved, saved.path, "ab" * 32), DIGITS)
+        process().evaluate(Candidate(saved, saved.path, "ab" * 32), DATA, DIGITS)
 
 
 def test_a_model_that_has_gone_is_told_by_its_place(tmp_path):
     gone = File(fs.LocalFileSystem(), str(tmp_path / "none.keras"))
     with pytest.raises(EvaluationError, match=r"none\.keras: cannot be read"):
-        process().evaluate(Candidate(gone, gone.path), DIGITS)
+        process().evaluate(Candidate(gone, gone.path), DATA, DIGITS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (lambda labels, answers: answers[:, 0] * float("nan"), "its compiled loss on the test data is not finite"),
+        (["sparse_categorical_crossentropy"], "its loss is a list"),
+    ],
+)
+def test_metrics_that_cannot_be_published_are_refused(loss, reason):
+    network = reference.build((8, 8), 10, 16, ())
+    network.compile("sgd", loss)
+    with pytest.raises(EvaluationError, match=f"^model.keras: {reason}"):
+        compiled_metrics(network, dataset.load_test(DATA), "model.keras")

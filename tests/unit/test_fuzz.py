@@ -99,7 +99,7 @@ def intact() -> bytes:
 
 def checked_or_refused(file: Path) -> None:
     try:
-        summary = dataset.check(JobConfig(data=str(file), batch_size=4))
+        summary = dataset.check(JobConfig(batch_size=4), sources.read(str(file)))
     except DataError as error:
         assert re.search(r"data\.npz", str(error)), error  # the message names the file
     else:

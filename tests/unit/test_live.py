@@ -39,3 +39,7 @@ def test_the_last_values_are_set_again_while_nothing_moves(monkeypatch):
                 again.append((by, *what))
     assert [what for _, *what in again] == 2 * [[name, value, {"name": "nightly"}] for name, value in SHOWN.items()]
     assert [by.name for by, *_ in again if by.is_alive()] == []
+
+
+def test_a_loss_that_is_not_finite_is_absent():
+    assert set(SHOWN) - set(live.values(PROGRESS._replace(train_loss=None), 4)) == {"mnist_job_live_train_loss"}

@@ -9,9 +9,9 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data.dataset import Split
+from mnist_job.data.arrays import Split
 from mnist_job.models import reference
-from mnist_job.training import loop, optimizer, reporter
+from mnist_job.training import loop, optimizer, private, reporter, states
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Progress
@@ -30,7 +30,7 @@ def split() -> Split:
 
 def build(split: Split, batch: int = BATCH):
     keras.utils.set_random_seed(0)
-    model = Compiled(reference.build((4, 5), CLASSES, 255, (6,)), 1e-2, split.images[:2], split.labels[:2])
+    model = Compiled(reference.build((4, 5), CLASSES, 255, (6,)), 1e-2, split[:2])
     update = optimizer.update(model.optimizer, model.variables)
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
@@ -64,7 +64,7 @@ def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
     told_by = Reporter(journal.put, so_far, training, 2, done=0)
     for epoch in (1, 2):
         with told_by.epoch(epoch):
-            loss = float(train(training.plan(epoch))["loss"])
+            loss = float(train(training.plan(epoch))[0]["loss"])
             seen = [journal.get(timeout=60)]  # a thread writes it, perhaps after the last step
         seen += journal.all()
         assert [told.step for told in seen] == sorted(told.step for told in seen)
@@ -131,3 +131,21 @@ def test_the_cosine_schedule_starts_at_the_learning_rate_and_ends_at_zero():
     schedule = loop.learning_rate(JobConfig(epochs=3, learning_rate=0.5), steps_per_epoch=7)
     assert [float(schedule(step)) for step in (0, 21)] == pytest.approx([0.5, 0])
     assert loop.learning_rate(JobConfig(learning_rate_schedule="constant", learning_rate=0.5), 7) == 0.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_progress_of_a_loss_that_is_not_finite_has_none(split, value):
+    journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
+    with Reporter(journal.put, so_far, ResidentBatches(split, BATCH, Share(0, 1)), 1, done=0).epoch(1):
+        so_far.assign([value, 16, 0])
+    (told,) = journal.all()
+    assert told.train_loss is None
+
+
+def test_frozen_weights_are_no_states(monkeypatch):
+    """A Keras that does not tell them apart is used as it is: the workers then exchange them, too."""
+    frozen, norm = keras.layers.Dense(3, trainable=False), keras.layers.BatchNormalization()
+    network = keras.Sequential([keras.Input((2,)), keras.Sequential([frozen]), norm, keras.layers.Dropout(0.5)])
+    assert states.of(network) == [norm.moving_mean, norm.moving_variance]
+    monkeypatch.setattr(private, "frozen", lambda _: iter(()))
+    assert states.of(network) == [frozen.kernel, frozen.bias, norm.moving_mean, norm.moving_variance]

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,6 +69,8 @@ def test_every_metric_of_the_design_is_there_and_promtool_finds_no_fault():
         "mnist_job_validation_accuracy_ratio,dataset=digits": 0.9,
         "mnist_job_validation_loss,dataset=digits": 0.4,
         "mnist_job_train_loss,dataset=digits": 0.5,
+        "mnist_job_trained_epochs": 1,
+        "mnist_job_kept_epoch": 1,
         "mnist_job_training_duration_seconds": 5,
         "mnist_job_evaluation_duration_seconds": 2,
         "mnist_job_duration_seconds": 10,
@@ -79,6 +82,13 @@ def test_every_metric_of_the_design_is_there_and_promtool_finds_no_fault():
         "mnist_job_last_completion_timestamp_seconds": ended.finished,
         "mnist_job_last_run_succeeded": 1,
     }
+
+
+def test_they_are_those_of_the_kept_epoch():
+    rows = [replace(ROW, epoch=epoch, validation_loss=0.1 * epoch) for epoch in (1, 2, 3)]
+    found = values(metrics.text(outcome(training=TrainingRecord(2, 1, 5.0, rows, 2, "it was enough"))))
+    assert (found["mnist_job_kept_epoch"], found["mnist_job_trained_epochs"]) == (2, 3)
+    assert found["mnist_job_validation_loss,dataset=digits"] == 0.2
 
 
 def gateway_values(url: str) -> dict[str, float]:

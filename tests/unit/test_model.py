@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mnist_job.models import reference
+from mnist_job.models.source import Shapes, Source
 
 
 def test_it_is_the_notebooks_network():
@@ -57,3 +58,27 @@ def test_the_loss_is_categorical_cross_entropy_on_one_hot_labels():
     ours = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
     notebook = keras.losses.categorical_crossentropy(keras.utils.to_categorical(labels, 10), probabilities)
     assert np.asarray(ours) == pytest.approx(np.asarray(notebook), rel=1e-5, abs=1e-6)
+
+
+@pytest.fixture
+def policy():
+    """Keras's policy is one for the whole process."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_its_hidden_layers_have_the_precision_that_is_asked_for(precision, tmp_path):
+    """Its weights, its scaling and its softmax stay in float32, and so do they when it is loaded."""
+    network = Source((5,), precision=precision).build(Shapes((8, 8), 3, 16, 0))
+    network.save(tmp_path / "model.keras")
+    for one in (network, keras.saving.load_model(tmp_path / "model.keras")):
+        scaling, flat, dense, softmax = one.layers[1:]
+        assert [scaling.compute_dtype, flat.compute_dtype, dense.compute_dtype, softmax.compute_dtype] == [
+            "float32",
+            precision,
+            precision,
+            "float32",
+        ]
+        assert {weight.dtype for weight in one.weights} == {"float32"}

@@ -3,13 +3,19 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from mnist_job.data.dataset import Split
+from mnist_job.code import files as code
+from mnist_job.code.apart import Apart
+from mnist_job.config.settings import JobConfig
+from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
-from mnist_job.models import code, source
+from mnist_job.models import origin, source
 from mnist_job.models.source import Shapes
-from mnist_job.training import preflight
+from mnist_job.training import loop, preflight
+from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from tests.unit.here import here
 
 SHAPES = Shapes((8, 8), 3, 255, 5)
 RANDOM = np.random.default_rng(0)
@@ -44,8 +50,13 @@ def network(dense: str, shape: str = "(8, 8)") -> str:
     return f"    return keras.Sequential([keras.Input({shape}), layers.Flatten(), layers.Dense({dense})])"
 
 
+def checked(model: source.Source, folder, process=None, given=None):
+    with process or here(model.code, folder / "imported") as apart:
+        return preflight.check(apart, model, None, SHAPES, EXAMPLES, given)
+
+
 def tried(folder, text: str, arguments=None, code=None):
-    return preflight.check(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), SHAPES, EXAMPLES)
+    return checked(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), folder)
 
 
 def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
@@ -54,9 +65,11 @@ def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
     assert (found.was_compiled, found.parameters) == (False, 64 * 3 + 3)
 
 
-def test_a_compiled_model_with_its_own_layer_and_its_own_modules(tmp_path):
+def test_a_compiled_model_with_its_own_layer_and_its_own_modules_in_a_process_of_its_own(tmp_path):
     written(tmp_path, TWICE, "code/parts/twice.py")
-    assert tried(tmp_path, COMPILED, code=str(tmp_path / "code")).was_compiled
+    text = "import matplotlib, sklearn  # as notebooks begin\n" + COMPILED
+    model = source.read(f"{written(tmp_path, text)}:model", {}, str(tmp_path / "code"), ())
+    assert checked(model, tmp_path, Apart(model.code)).was_compiled
 
 
 @pytest.mark.parametrize(
@@ -87,15 +100,39 @@ def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
     [
         ({"model": "none.py:model"}, "--model none.py:model: none.py: no such file"),
         ({"model": "none.keras"}, "--model none.keras: no such file"),
-        ({"folder": "none"}, "--code none: is not a folder"),
+        ({"code": "none"}, "--code none: is not a folder"),
+        ({"callbacks": "none.py:callbacks"}, "--callbacks none.py:callbacks: none.py: no such file"),
+        ({"data": "none.py:data"}, "--data none.py:data: none.py: no such file"),
+        ({"callbacks": "callbacks"}, "--callbacks callbacks: is not FILE.py:FUNCTION or MODULE:FUNCTION"),
+        (
+            {"callbacks": "other/a.py:callbacks"},
+            "a.py: two different files have this name; give their folder by --code",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(arguments, refusal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.py").touch()
-    given = {"model": "a.py:model", "arguments": {}, "folder": None, "hidden_layers": ()} | arguments
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.py").write_text("# another")
     with pytest.raises(UsageError, match=refusal):
-        source.read(**given)
+        origin.read(JobConfig(**{"data": "digits", "model": "a.py:model"} | arguments))
+
+
+AVERAGED = """
+def model():
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(3, "softmax")])
+    network.compile(keras.optimizers.Adam(use_ema=True), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return network
+"""
+
+
+def test_averages_that_become_the_weights_at_the_end_are_not_those_of_the_best_epoch(tmp_path):
+    network = source.read(f"{written(tmp_path, AVERAGED)}:model", {}, None, ())
+    with pytest.raises(
+        UsageError, match=r"--keep best: .*notebook\.py:model has an optimizer with use_ema, whose aver"
+    ):
+        checked(network, tmp_path, given={"keep": "best"})
 
 
 def test_an_unknown_argument_is_named(tmp_path):
@@ -107,14 +144,14 @@ def test_an_unknown_argument_is_named(tmp_path):
 def test_a_model_that_replaces_a_step_of_fit_is_refused(name):
     replaced = type("Mine", (keras.Sequential,), {name: lambda self, *_: None})
     with pytest.raises(UsageError, match=rf"Mine has its own {name}\(\)"):
-        Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES.images, EXAMPLES.labels)
+        Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES)
 
 
 def test_a_loss_that_is_a_sum_is_refused():
     network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(reduction="sum"))
     with pytest.raises(UsageError, match="the loss has reduction='sum'"):
-        Compiled(network, 1e-3, EXAMPLES.images, EXAMPLES.labels)
+        Compiled(network, 1e-3, EXAMPLES)
 
 
 def test_a_frame_is_the_users_only_if_it_is_in_the_users_files(tmp_path):
@@ -122,7 +159,7 @@ def test_a_frame_is_the_users_only_if_it_is_in_the_users_files(tmp_path):
     written(tmp_path / "code", "def model():\n    raise ValueError('mine')", "code/notebook.py")
     place = str(tmp_path / "code/code/notebook.py")
     with pytest.raises(UsageError, match=r": notebook\.py:4: in model\(\): ValueError: mine"):
-        preflight.check(source.read(f"{place}:model", {}, None, ()), SHAPES, EXAMPLES)
+        checked(source.read(f"{place}:model", {}, None, ()), tmp_path)
     try:
         exec(compile("1 / 0", "/home/ann/code/other.py", "exec"))
     except ZeroDivisionError as error:
@@ -134,9 +171,92 @@ def test_a_saved_model_is_trained_further_and_its_file_is_recorded(tmp_path):
     network.compile("sgd", "sparse_categorical_crossentropy")
     network.save(tmp_path / "model.keras")
     saved = source.read(str(tmp_path / "model.keras"), {}, None, ())
-    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled
+    assert checked(saved, tmp_path).was_compiled
     assert list(saved.checksums) == [str(tmp_path / "model.keras")]
     (tmp_path / "model.keras").write_bytes(b"no model")
-    assert preflight.check(saved, SHAPES, EXAMPLES).was_compiled  # read once
+    assert checked(saved, tmp_path).was_compiled  # read once
     with pytest.raises(UsageError, match=r"--model .*model\.keras: cannot be loaded as a Keras model: it is not a"):
-        preflight.check(source.read(str(tmp_path / "model.keras"), {}, None, ()), SHAPES, EXAMPLES)
+        checked(source.read(str(tmp_path / "model.keras"), {}, None, ()), tmp_path)
+
+
+LOSS = "sparse_categorical_crossentropy"
+IN = "    one, two = keras.Input((8, 8), name='one'), keras.Input((8, 8), name='two')\n"
+OUT = (
+    IN + "    flat = layers.Flatten()(one)\n    a, b = (layers.Dense(3, 'softmax', name=name)(flat) for name in 'ab')\n"
+)
+SUBCLASS = """
+class Mine(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat, self.dense = layers.Flatten(), layers.Dense(3, "softmax")
+
+    def call(self, images):
+        a = self.dense(self.flat(images))
+        return RETURNED
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (OUT + "    network = keras.Model(one, [a, b])", r"it has 2 outputs \(a, b\)"),
+        (OUT + "    network = keras.Model(one, {'x': a, 'y': b})", r"it has 2 outputs \(.*\)"),
+        (
+            OUT + "    network = keras.Model([one, two], layers.Add()([a, layers.Dense(3)(layers.Flatten()(two))]))",
+            r"it has 2 inputs \(one, two\)",
+        ),
+        (SUBCLASS.replace("RETURNED", "{'a': a, 'b': a}"), r"it returns a dict of outputs \(a, b\)"),
+        (SUBCLASS.replace("RETURNED", "(a, a)"), "it has 2 outputs"),
+        (OUT + f"    network = keras.Model(one, a)\n    network.compile('sgd', ['{LOSS}'])", "its loss is a list"),
+        (
+            OUT + f"    network = keras.Model(one, a)\n    network.compile('sgd', {{'a': '{LOSS}'}})",
+            "its loss is a dict",
+        ),
+    ],
+    ids=["outputs", "named", "inputs", "dict", "tuple", "losses", "named losses"],
+)
+def test_several_inputs_outputs_or_losses_are_refused_by_name(text, refusal):
+    """Compiled or not."""
+    for compiled in (True, False):
+        scope: dict = {"keras": keras, "layers": keras.layers}
+        if text.startswith("\nclass"):
+            exec(text + "\nnetwork = Mine()", scope)
+        else:
+            exec("def made():\n" + text + "\n    return network\nnetwork = made()", scope)
+        made = scope["network"]
+        if compiled and not made.compiled:
+            made.compile("sgd", LOSS)
+        with pytest.raises(UsageError, match=refusal):
+            Compiled(made, 1e-3, EXAMPLES)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_one_output_in_a_list_is_that_output(compiled):
+    image = keras.Input((8, 8))
+    scaled = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    network = keras.Model(image, [keras.layers.Dense(3, "softmax")(scaled)])
+    if compiled:
+        network.compile("sgd", "categorical_crossentropy")
+    model = Compiled(network, 1e-3, EXAMPLES)
+    strategy, batches = tf.distribute.get_strategy(), ResidentBatches(EXAMPLES, 16, Share(0, 1))
+    found = loop.compiled_validation(strategy, model, batches)(batches.plan(0))
+    expected = keras.losses.sparse_categorical_crossentropy(EXAMPLES.targets, network.predict_on_batch(EXAMPLES.inputs))
+    assert float(found["loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    assert ("accuracy" in found) != compiled
+
+
+POLICY = "    keras.config.set_dtype_policy('mixed_float16')\n"
+
+
+def test_a_model_is_tried_with_its_precision(tmp_path):
+    """And refused by one line if it sets another one itself, or was saved with its own."""
+    softmax = network("classes, 'softmax'")
+    text = "def model(classes):\n    assert keras.config.dtype_policy().name == 'mixed_bfloat16'\n"
+    place = f"{written(tmp_path, text + softmax)}:model"
+    assert checked(source.read(place, {}, None, (), "bfloat16"), tmp_path).parameters == 64 * 3 + 3
+    written(tmp_path, "def model():\n" + POLICY + network("3"))
+    with pytest.raises(UsageError, match=r"^--precision bfloat16: .*:model sets mixed_float16 itself; leave the flag"):
+        checked(source.read(place, {}, None, (), "bfloat16"), tmp_path)
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(UsageError, match=r"^--precision float16: the layers of .*model\.keras keep the precision"):
+        source.read(str(tmp_path / "model.keras"), {}, None, (), "float16")

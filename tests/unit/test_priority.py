@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
+from mnist_job.code.files import Code
 from mnist_job.config.settings import EvaluateConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation import task
-from mnist_job.models.code import Code
 from mnist_job.storage.files import File
 from mnist_job.system import priority
 
@@ -91,7 +91,9 @@ def test_the_early_import_takes_its_share_when_the_evaluation_is_asked_for(npz, 
     monkeypatch.setattr(task, "_import_keras", slow_import)
     config = EvaluateConfig(data=str(npz()), model="none.keras", verbose=True)
     process = task._Process(config, Code(), early=True)
-    facts = dataset.test_facts(dataset.load_test(config.data))
+    data = sources.read(config.data)
     with pytest.raises(EvaluationError, match=r"^none\.keras: cannot be read"):
-        process.evaluate(task.Candidate(File(fs.LocalFileSystem(), "/none.keras"), "none.keras"), facts)
+        process.evaluate(
+            task.Candidate(File(fs.LocalFileSystem(), "/none.keras"), "none.keras"), data, dataset.check_test(data)
+        )
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER]

@@ -20,6 +20,7 @@ from mnist_job.phases import PHASES
 from mnist_job.pipeline import job
 from mnist_job.report import page as report
 from mnist_job.report import plots
+from mnist_job.results import metrics
 from mnist_job.results.outcome import Identity, Outcome, TrainingRecord
 from mnist_job.training.progress import Epoch
 from tests.unit.test_metrics import failed, outcome
@@ -117,6 +118,14 @@ def test_everything_that_is_known_of_a_run_is_in_it():
     assert {"Python", "TensorFlow", "Keras", "Ray"} == ended.identity.versions.keys()
 
 
+def test_it_says_why_training_ended_and_which_epoch_was_kept():
+    best = whole(training=TrainingRecord(2, 1, 5.0, history(3), 2, "validation_loss has not improved for 1 epoch"))
+    words = " ".join(Page(report.render(best)).words)
+    assert "Training ended after epoch 3: validation_loss has not improved for 1 epoch." in words
+    assert "the test once, with the weights of epoch 2, which is the best one." in words
+    assert "with the weights of the last epoch" in " ".join(Page(report.render(whole())).words)
+
+
 def test_it_shows_the_most_confident_mistakes():
     page = Page(report.render(whole()))
     mistakes = whole().evaluation.mistakes
@@ -144,6 +153,7 @@ def test_it_says_where_an_image_is_not_shown_as_it_is(shape, note):
     assert note is None or note in text
 
 
+NOTHING: dict = {"train_loss": None, "validation_loss": None, "train_metrics": {"auc": None}}
 RUNS = {
     "whole": whole(),
     "without training": whole(training=None),
@@ -153,6 +163,15 @@ RUNS = {
     "one epoch, no mistake": whole(
         training=TrainingRecord(1, 0, 1.0, history(1)),
         evaluation=Evaluation(2, 0.0, 1.0, [1.0, None], [[2, 0], [0, 0]]),
+    ),
+    "no loss is finite": whole(training=TrainingRecord(1, 0, 1.0, [replace(row, **NOTHING) for row in history(3)])),
+    "the last loss is not finite": whole(
+        training=TrainingRecord(
+            1,
+            0,
+            1.0,
+            [*(replace(row, train_metrics={"auc": 0.5}) for row in history(2)), replace(history(3)[-1], **NOTHING)],
+        )
     ),
     "before there were mistakes": whole(
         training=TrainingRecord(1, 0, 1.0, [replace(row, train_accuracy=None) for row in history(3)]),
@@ -169,6 +188,7 @@ RUNS = {
         )
     ),
     "many epochs": whole(training=TrainingRecord(1, 0, 1.0, history(5000))),
+    "the best epoch": whole(training=TrainingRecord(1, 0, 1.0, history(5), 2, SCRIPT)),
     "an evaluation": whole(training=None, identity=Identity.of(EvaluateConfig(data="digits", model="m.keras"))),
 }
 
@@ -294,6 +314,9 @@ SETTINGS = st.fixed_dictionaries(
         "use_gpu": st.booleans(),
         "verbose": st.booleans(),
         "timeout": st.none() | st.integers(1, 999),
+        "patience": st.none() | st.integers(1, 99),
+        "keep": st.sampled_from(["last", "best"]),
+        "monitor": st.sampled_from(["validation_loss", "train_auc:max"]),
     },
 )
 
@@ -353,10 +376,12 @@ def test_an_outcome_of_before_is_read():
     del content["evaluation"]["mistakes"], content["evaluation"]["image_shape"], content["identity"]["versions"]
     del content["evaluation"]["confusion_pairs"]
     for row in content["training"]["history"]:
-        del row["train_accuracy"]
+        del row["train_accuracy"], row["stopped_by"]
+    del content["training"]["kept_epoch"], content["training"]["ended"]
     former = Outcome.from_json(json.dumps(content).encode())
     assert former.evaluation.mistakes == []
     assert former.training.history[0].train_accuracy is None
+    assert former.training.kept == former.training.history[-1]
     assert Page(report.render(former)).all("img") == []
 
 
@@ -364,3 +389,20 @@ def test_missing_figures_of_the_training_are_not_invented():
     words = " ".join(Page(report.render(whole(training=TrainingRecord(None, None, None, history(3))))).words)
     assert "workers not known" in words
     assert "restarted" not in words
+
+
+def test_a_value_that_is_not_finite_is_absent_everywhere():
+    ended = RUNS["the last loss is not finite"]
+    loss = Page(report.render(ended)).plots()[0]
+    assert "training 1.0000; validation 2.0000; test" in loss
+    assert Page(report.render(RUNS["no loss is finite"])).plots()[0].startswith("Loss by epoch: test ")
+    first, second, _ = history(3)
+    between = whole(training=TrainingRecord(1, 0, 1.0, [replace(first, **NOTHING), second, replace(first, **NOTHING)]))
+    assert "training not finite; validation not finite; test" in Page(report.render(between)).plots()[0]
+    written = json.loads(ended.to_json())["training"]["history"][-1]
+    assert (written["train_loss"], written["train_metrics"]) == (None, {"auc": None})
+    assert Outcome.from_json(ended.to_json().encode()) == ended
+    assert ended.training.history[-1].measured("train") == {"accuracy": ended.training.history[-1].train_accuracy}
+    assert "mnist_job_train_loss" not in metrics.text(ended)
+    assert "mnist_job_validation_loss" not in metrics.text(ended)
+    assert "nan" not in ended.history_csv().lower()

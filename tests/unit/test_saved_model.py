@@ -243,3 +243,14 @@ def test_a_place_without_a_model_is_refused_by_its_own_name(tmp_path, monkeypatc
     assert len(line) <= 300
     with pytest.raises(UsageError):
         saved_model.existing(place)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("units", "loss"), [(3, "SparseCategoricalCrossentropy"), (1, "BinaryCrossentropy")])
+def test_logits_of_half_precision_are_probabilities(units, loss, dtype):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units, dtype=dtype)])
+    network.compile("sgd", getattr(keras.losses, loss)(from_logits=True))
+    answers = network.predict_on_batch(np.eye(2, dtype=np.float32))
+    assert answers.dtype == dtype
+    found = saved_model.checked(saved_model.as_probabilities(answers, network), "model.keras")
+    assert found.shape == (2, max(units, 2))

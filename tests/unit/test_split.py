@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras.src.trainers.data_adapters.array_slicing import train_validation_split
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset, split
+from mnist_job.data import dataset, sources, split
 
 some = settings(max_examples=300, deadline=None, derandomize=True)
 sizes = st.lists(st.integers(0, 60), min_size=2, max_size=12).filter(lambda n: sum(map(bool, n)) > 1)
@@ -110,10 +110,10 @@ def sorted_npz(npz, arrays):
 
 def test_data_sorted_by_class_are_divided_by_class(sorted_npz):
     path, arrays = sorted_npz
-    training = dataset.load_training(JobConfig(data=str(path), batch_size=8))
+    training = dataset.load_training(JobConfig(batch_size=8), sources.read(str(path)))
     for part, expected in ((training.train, [27, 27, 26]), (training.validation, [7, 6, 7])):
-        assert abs(np.bincount(part.labels) - expected).max() <= 1
-        for image, label in zip(part.images, part.labels, strict=True):
+        assert abs(np.bincount(part.targets) - expected).max() <= 1
+        for image, label in zip(part.inputs, part.targets, strict=True):
             (index,) = np.flatnonzero((arrays["x_train"] == image).all(axis=(1, 2)))
             assert arrays["y_train"][index] == label
 
@@ -121,7 +121,7 @@ def test_data_sorted_by_class_are_divided_by_class(sorted_npz):
 def test_the_checksum_is_that_of_the_file_whatever_the_split(npz):
     config = JobConfig(data=str(npz()), batch_size=8)
     others = [config.model_copy(update=changed) for changed in ({"validation_split": "tail"}, {"seed": 1})]
-    assert len({dataset.check(one).sha256 for one in (config, *others)}) == 1
+    assert len({dataset.check(one, sources.read(one.data)).sha256 for one in (config, *others)}) == 1
 
 
 def test_a_split_of_one_image_is_that_image():

@@ -15,6 +15,7 @@ from tests.store import RUN
 from tests.unit.test_metrics import outcome
 
 CONFIG = JobConfig(data="digits")
+ADDED = {"patience", "keep", "monitor", "callbacks"}  # settings that the first runs did not have
 
 
 def record(sha256: str = "ab", **changes) -> Record:
@@ -100,6 +101,14 @@ def test_old_runs_without_a_recorded_split_used_the_tail(folder, state_of):
     with pytest.raises(UsageError, match="differs: --validation-split is stratified, was tail"):
         settle(folder, stratified)
     assert settle(folder, tail) == (ended if state_of == "finished" else None)
+
+
+def test_old_runs_that_knew_no_early_end_are_resumed_with_the_defaults(folder):
+    former = {name: value for name, value in record().settings.items() if name not in ADDED}
+    settle(folder, Record(former, "ab"), "1")
+    with pytest.raises(UsageError, match="differs: --patience is 3, was None; --keep is best, was last"):
+        settle(folder, record(patience=3, keep="best"))
+    assert settle(folder, record()) is None
 
 
 def test_what_cannot_change_the_result_may_differ(finished):

@@ -131,3 +131,19 @@ def test_a_failed_write_is_reported_once_and_repeated_later(tmp_path, monkeypatc
     assert [step for tag, step, _ in scalars if tag == "batch_loss"] == [5, 6]
     assert said.getvalue().count("TensorBoard's files are not up to date: ") == 1
     assert said.getvalue().count("\n") == 1
+
+
+def test_a_value_that_is_not_finite_is_left_out(output, tmp_path):
+    gone = Epoch(1, None, None, 0.75, 0.125, 1.5, train_metrics={"auc": None})
+    with RunFolder.opened(output, "job", RUN) as folder:
+        with EventFiles.opened(folder, Log()) as files:
+            for entry in (START, progress(1, 5)._replace(train_loss=None), gone):
+                files.show(entry)
+        folder.publish({OUTCOME: "{}"}, folder.event_files(folder.work))
+        folder.clear()
+    for run, tags in (
+        ("train", ["batch_images_per_second", "epoch_learning_rate", "epoch_images_per_second"]),
+        ("validation", ["epoch_accuracy"]),
+    ):
+        points, _ = read(tmp_path / "runs/job/tensorboard" / run)
+        assert [tag for tag, *_ in points] == tags

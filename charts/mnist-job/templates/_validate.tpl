@@ -147,19 +147,22 @@ server: `helm template` or `helm lint` renders the chart.
   code: the files are larger than 900 kB, which a ConfigMap cannot hold; build an image with them:
   FROM the job's image, COPY your modules to /opt/code, and ENV PYTHONPATH=/opt/code
 {{- end }}
-{{- $model := .Values.settings.model | default "" }}
-{{- if and (regexMatch "^[^/]+[.]py:" $model) (not (hasKey .Values.code (regexFind "^[^:]+" $model))) }}
+{{- range $setting := list "model" "data" "callbacks" }}
+{{- $function := get $.Values.settings $setting | default "" }}
+{{- if and (regexMatch "^[^/]+[.]py:" $function) (not (hasKey $.Values.code (regexFind "^[^:]+" $function))) }}
 - >-
-  settings.model: {{ $model }} is not in code; add it with --set-file code.{{ regexFind "^[^:]+" $model | replace "." "\\." }}=FILE
+  settings.{{ $setting }}: {{ $function }} is not in code; add it with --set-file code.{{ regexFind "^[^:]+" $function | replace "." "\\." }}=FILE
+{{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "mnist-job.faults.storage" -}}
 {{- $data := .Values.settings.data }}
-{{- if not (or (has $data (list "mnist" "digits")) (hasPrefix "/" $data) (contains "://" $data)) }}
+{{- $isFunction := regexMatch "^[A-Za-z0-9_./~-]+:[A-Za-z_][A-Za-z0-9_]*$" $data }}
+{{- if not (or (has $data (list "mnist" "digits")) (hasPrefix "/" $data) (contains "://" $data) $isFunction) }}
 - >-
   settings.data: {{ $data }} is a relative path, and the pods share no current folder; use mnist, digits, an absolute
-  path (/storage/... on the volume) or a URI
+  path (/storage/... on the volume), a URI or a function (FILE.py:FUNCTION)
 {{- end }}
 {{- if regexMatch "^[^/]*://[^/]*@" $data }}
 - >-

@@ -62,7 +62,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     main = _Parser(
         prog="mnist-job",
         usage="mnist-job COMMAND [FLAGS]",
-        description="Train a Keras classifier data-parallel on Ray, and report the result.",
+        description="Train a Keras model data-parallel on Ray, and report the result.",
         epilog=f"{_OVERVIEW}\n`mnist-job COMMAND --help` shows the flags of a command.",
         formatter_class=_Formatter,
         allow_abbrev=False,
@@ -169,7 +169,7 @@ def _add_setting(section: Any, name: str, field: FieldInfo) -> None:
     types = (field.annotation, *inner, *(argument for kind in inner for argument in get_args(kind)))
     if field.annotation is bool:
         kind["action"] = argparse.BooleanOptionalAction
-    elif choices := [choice for choice in types if isinstance(choice, str)]:
+    elif place is None and (choices := [choice for choice in types if isinstance(choice, str)]):
         kind["choices"] = _Choices(choices)
     elif name == "model_args":
         kind["metavar"] = "NAME=VALUE"

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mnist_job.config.setting import setting
-from mnist_job.config.texts import split_commas, split_pairs, worker_range
+from mnist_job.config.texts import class_weights, split_commas, split_pairs, worker_range
+
+ClassNumber = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
 class Part(BaseModel):
@@ -68,12 +70,44 @@ class ModelSettings(CodeSettings):
     )
 
 
-class DataSettings(Part):
+class EndSettings(Part):
+    """When training ends, which epoch's model is kept, and what is called after each epoch."""
+
+    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
+    patience: int | None = setting(
+        None,
+        "end training after so many epochs that were not better than the best one",
+        "training",
+        affects_result=True,
+        ge=1,
+        le=1_000_000,
+    )
+    keep: Literal["last", "best"] = setting(
+        "last", "the epoch whose model is evaluated and published", "training", affects_result=True
+    )
+    monitor: str = setting(
+        "validation_loss",
+        "column of the history that ranks the epochs: NAME[:min|max]",
+        "training",
+        affects_result=True,
+        min_length=1,
+    )
+    callbacks: str | None = setting(
+        None,
+        "your Keras callbacks: FILE.py:FUNCTION or MODULE:FUNCTION that returns a list",
+        "training",
+        affects_result=True,
+        place="file",
+        min_length=1,
+    )
+
+
+class DataSettings(CodeSettings):
     """The data set."""
 
     data: str = setting(
         "mnist",
-        "`mnist` (downloaded once), `digits` (offline), or an .npz by path or URI",
+        "`mnist` (downloaded once), `digits` (offline), an .npz by path or URI, or a function like --model's",
         "data",
         affects_result=True,
         place="data set",
@@ -101,6 +135,16 @@ class TrainingDataSettings(DataSettings):
         affects_result=True,
         in_effect="stratified",
     )
+    class_weight: Annotated[
+        Literal["balanced"] | dict[ClassNumber, Annotated[float, Field(ge=0, le=1_000_000)]] | None,
+        BeforeValidator(class_weights),
+    ] = setting(
+        None,
+        "weights of the classes in the training loss: `balanced`, 0=1,7=2.5, or a YAML file",
+        "training",
+        affects_result=True,
+        place="file",
+    )
     batch_size: int = setting(
         32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
     )
@@ -114,10 +158,9 @@ class TrainingDataSettings(DataSettings):
     )
 
 
-class LoopSettings(TrainingDataSettings, ModelSettings):
+class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
     """The training loop, and what it may use of its worker's node."""
 
-    epochs: int = setting(10, "passes over the training data", "training", affects_result=True, ge=1, le=1_000_000)
     learning_rate: float = setting(1e-3, "Adam's learning rate", "training", affects_result=True, gt=0, le=100)
     learning_rate_schedule: Literal["cosine", "constant"] = setting(
         "cosine",
@@ -133,6 +176,22 @@ class LoopSettings(TrainingDataSettings, ModelSettings):
             affects_result=True,
             max_length=100,
         )
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32",
+        "numbers that layers compute with; weights stay float32",
+        "training",
+        affects_result=True,
+    )
+    batch_norm: Literal["synchronized", "per-worker"] = setting(
+        "synchronized",
+        "BatchNormalization by the whole batch, or by each worker's part",
+        "training",
+        affects_result=True,
+    )
+    # It does not affect the result: a run whose losses are finite has the same digits either way.
+    on_nan: Literal["stop", "ignore"] = setting(
+        "stop", "`stop` ends the run if the loss is not finite; `ignore` trains on", "training"
     )
     use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(
@@ -186,7 +245,7 @@ class TrainerSettings(LoopSettings, WorkersSettings, RaySettings):
     """Ray Train around the training loop."""
 
 
-class EvaluatorSettings(DataSettings, CodeSettings, LogSettings):
+class EvaluatorSettings(LogSettings):
     """The evaluate task."""
 
     evaluate_on_gpu: bool = setting(False, "evaluate on a GPU", "where it runs")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationInfo, field_validator
 
 from mnist_job.config.parts import (
+    DataSettings,
     DeliverySettings,
     EvaluatorSettings,
     GateSettings,
@@ -19,7 +20,18 @@ from mnist_job.config.parts import (
 from mnist_job.config.setting import declared, setting
 from mnist_job.config.texts import worker_range
 
-FORMER_DEFAULTS: dict[str, Any] = {"validation_split": "tail", "model": None, "model_args": {}}
+FORMER_DEFAULTS: dict[str, Any] = {
+    "validation_split": "tail",
+    "model": None,
+    "model_args": {},
+    "patience": None,
+    "keep": "last",
+    "monitor": "validation_loss",
+    "callbacks": None,
+    "class_weight": None,
+    "precision": "float32",
+    "batch_norm": "synchronized",
+}
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 
 
@@ -53,7 +65,7 @@ class RunSettings(Part):
     )
 
 
-class Settings(EvaluatorSettings, DeliverySettings, GateSettings, RunSettings):
+class Settings(EvaluatorSettings, DataSettings, DeliverySettings, GateSettings, RunSettings):
     """The settings that `run` and `evaluate` have in common."""
 
     def affecting_result(self) -> dict[str, Any]:

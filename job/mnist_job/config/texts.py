@@ -1,6 +1,9 @@
 """Read the text of a flag or variable as the value that a YAML file would have."""
 
 import json
+from pathlib import Path
+
+import yaml
 
 
 def split_pairs(value: object) -> object:
@@ -11,6 +14,22 @@ def split_pairs(value: object) -> object:
     if not all(name and equals for name, equals, _ in pairs):
         raise ValueError("is not NAME=VALUE,NAME=VALUE")
     return {name.strip(): _scalar(text.strip()) for name, _, text in pairs}
+
+
+def class_weights(value: object) -> object:
+    """Return the weights in a text: `0=1,7=2.5`, or the path of a YAML file with such a mapping. Keep `balanced`."""
+    if not isinstance(value, str) or value == "balanced":
+        return value
+    if "=" in value and not Path(value).is_file():
+        return split_pairs(value)
+    try:
+        content = yaml.safe_load(Path(value).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"is not `balanced`, not CLASS=WEIGHT, and cannot be read as YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"holds {type(content).__name__}, not weights as `class: weight`")  # noqa: TRY004 for pydantic
+    return content
 
 
 def _scalar(text: str) -> object:

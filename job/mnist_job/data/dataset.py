@@ -1,41 +1,34 @@
 """Load a data set, check it, and split off the validation part.
 
-Images are uint8 arrays of N x H x W or N x H x W x C, labels are int32 arrays of N. Other dtypes are converted in
-chunks, so that a process holds at most the uint8 images and one chunk. Pixels keep their values, because the model
-scales them (`Training.scale`): a saved model takes the images as they are in the data set.
+The images of a file are uint8 arrays of N x H x W or N x H x W x C. Other dtypes are converted in chunks, so that a
+process holds at most the uint8 images and one chunk. What a user's function returns may have any shape, and is called
+images here too. Values stay as they are, because the model scales them (`Training.scale`): a saved model takes the
+inputs as they are in the data set.
+
+Labels are class numbers, int32 arrays of N, or floats of N or N x K, the targets of a model that is no classifier.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_job.config.parts import TrainingDataSettings
 from mnist_job.config.setting import declared
 from mnist_job.config.sources import flag
-from mnist_job.data import sources, split
+from mnist_job.data import fits, sources, split
+from mnist_job.data.arrays import Split
+from mnist_job.data.fits import shape_text
+from mnist_job.data.sources import Parts, Source
+from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
 EXAMPLES = 16  # training images to try a model on
 HOLDOUT = ("validation_fraction", "validation_split")
-Facts = dict[str, int | str]
+Facts = dict[str, float | str]
 """Properties of a part of the data set, by names for messages. The same data have the same properties."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and their labels."""
-
-    images: Images
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -48,15 +41,15 @@ class Training:
 
     train: Split
     validation: Split
-    classes: int
-    scale: int  # the largest pixel value of the training images: 255 for MNIST, 16 for digits
+    classes: int | None  # None if the targets are quantities
+    scale: float  # the largest absolute value of the training images: 255 for MNIST, 16 for digits
     digest: "hashlib._Hash"
     holdout: Mapping[str, Any]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of an image: H x W or H x W x C."""
-        return self.train.images.shape[1:]
+        """The shape of an image, for example H x W or H x W x C."""
+        return self.train.inputs.shape[1:]
 
     @property
     def facts(self) -> Facts:
@@ -65,7 +58,7 @@ class Training:
             "training images": len(self.train),
             "validation images": len(self.validation),
             "image shape": shape_text(self.image_shape),
-            "classes": self.classes,
+            "classes": self.classes or 0,
             "largest pixel": self.scale,
             "SHA-256": self.digest.hexdigest(),
         }
@@ -81,37 +74,38 @@ class Summary:
 
     name: str
     image_shape: tuple[int, ...]
-    classes: int
+    classes: int | None
     train: int
     validation: int
     test: int
     sha256: str  # of all pixels and labels; it does not depend on the file's dtypes and compression
     holdout: Mapping[str, Any]
     absent: list[int]
-    scale: int
+    scale: float
     examples: Split
     training_facts: Facts
     test_facts: Facts
 
 
-def check(config: TrainingDataSettings) -> Summary:
+def check(config: TrainingDataSettings, data: Source) -> Summary:
     """Read the whole data set once and return its properties.
 
     Raises the errors of `load_training`, and DataError if the test data do not fit the training data.
     """
-    training = load_training(config)
-    of_class = np.bincount(training.train.labels, minlength=training.classes)
-    facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
-    examples = Split(training.train.images[:EXAMPLES].copy(), training.train.labels[:EXAMPLES].copy())
-    train, validation, scale = len(training.train), len(training.validation), training.scale
-    del training  # free the memory before the test images are read
-    test = load_test(config.data)
-    _check_fits(test, shape, of_class, sources.place(config.data), "test")
+    with data.opened() as parts:
+        training = _training(config, parts, data.place)
+        facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
+        examples, classes, scale = _copied(training.train[:EXAMPLES]), training.classes, training.scale
+        of_class = np.bincount(training.train.targets, minlength=classes) if classes else np.zeros(0, np.int64)
+        train, validation = len(training.train), len(training.validation)
+        del training  # free the memory before the test images are read
+        test = parts.load("test")
+    fits.check(test, examples, of_class, data.place, "test")
     _update(digest, test)
     return Summary(
-        name=sources.name(config.data),
+        name=sources.name(data.text),
         image_shape=shape,
-        classes=len(of_class),
+        classes=classes,
         train=train,
         validation=validation,
         test=len(test),
@@ -125,25 +119,31 @@ def check(config: TrainingDataSettings) -> Summary:
     )
 
 
-def load_training(config: TrainingDataSettings) -> Training:
-    """Load the training data. The validation part is the file's `x_val` and `y_val`, or is split off if it has none.
+def load_training(config: TrainingDataSettings, data: Source) -> Training:
+    """Load the training data. The validation part is that of the data set, or is split off if it has none.
 
     Raises DataError if the data cannot be read, or for an empty split, fewer than two classes, only black images, fewer
     training images than a batch, or a class that only the validation part has. Raises UsageError if the user asks for
-    a split and the file has its own validation part.
+    a split and the data set has its own validation part, or for weights of classes that there are not.
     """
-    where = sources.place(config.data)
-    whole = Split(*sources.load(config.data, "train"))
-    classes = split.count_classes(whole.labels, f"{where}: y_train")
-    scale = int(whole.images.max())
+    with data.opened() as parts:
+        return _training(config, parts, data.place)
+
+
+def _training(config: TrainingDataSettings, parts: Parts, where: str) -> Training:
+    whole = parts.load("train")
+    classes = split.count_classes(whole.targets, f"{where}: y_train") if whole.has_classes else None
+    classes = classes and max(classes, whole.one_hot)
+    scale = max(whole.inputs.max().item(), -whole.inputs.min().item())
     if scale == 0:
         raise DataError(f"{where}: x_train: every pixel is 0")
-    digest = hashlib.sha256(repr(whole.images.shape[1:]).encode())
-    if sources.has_validation(config.data):
+    digest = hashlib.sha256(repr(whole.inputs.shape[1:]).encode())
+    if parts.has_validation:
         _check_no_split(config, where)
-        train, validation = whole, Split(*sources.load(config.data, "val"))
+        train, validation = whole, parts.load("val")
         holdout = dict.fromkeys(HOLDOUT)
-        _check_fits(validation, whole.images.shape[1:], np.bincount(whole.labels), where, "val")
+        of_class = np.bincount(whole.targets) if classes else np.zeros(0, np.int64)
+        fits.check(validation, whole, of_class, where, "val")
         _update(digest, train)
         _update(digest, validation)
     else:
@@ -153,7 +153,7 @@ def load_training(config: TrainingDataSettings) -> Training:
         raise DataError(
             f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
         )
-    return Training(train, validation, classes, scale, digest, holdout)
+    return Training(weighted(train, config.class_weight, classes), validation, classes, scale, digest, holdout)
 
 
 def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
@@ -163,9 +163,10 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
     """
     fraction = config.validation_fraction
     assert fraction is not None
-    at, different = split.boundary(len(whole), fraction), len(np.unique(whole.labels))
-    train = Split(whole.images[:at], whole.labels[:at])
-    validation = Split(whole.images[at:], whole.labels[at:])
+    # Quantities are divided at random, like a single class.
+    strata = whole.targets if whole.has_classes else np.zeros(len(whole), np.int32)
+    at, different = split.boundary(len(whole), fraction), len(np.unique(strata))
+    train, validation = whole[:at], whole[at:]
     if not (len(train) and len(validation)):
         raise DataError(
             f"{where}: x_train: {len(whole)} images leave nothing for "
@@ -174,7 +175,7 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
     _update(digest, train)  # before any row moves: the hash is that of the file's order
     _update(digest, validation)
     if config.validation_split == "tail":
-        lacking = split.absent(train.labels, validation.labels)
+        lacking = split.absent(strata[:at], strata[at:])
         if lacking:
             raise DataError(
                 f"{where}: y_train: the last {len(validation)} labels, its validation part, hold "
@@ -187,37 +188,42 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
             f"{different} classes"
         )
     else:
-        split.move_to_end(whole.images, whole.labels, split.stratified(whole.labels, len(validation), config.seed))
+        there = [array for array in (whole.inputs, whole.targets, whole.weights) if array is not None]
+        split.move_to_end(there, split.stratified(strata, len(validation), config.seed))
     return train, validation
 
 
-def load_test(source: str) -> Split:
+def load_test(data: Source) -> Split:
     """Load the held-out test data. Raises DataError."""
-    return Split(*sources.load(source, "test"))
+    with data.opened() as parts:
+        return parts.load("test")
+
+
+def check_test(data: Source) -> Facts:
+    """Load the test data and return their facts. Raises DataError."""
+    return test_facts(load_test(data))
 
 
 def test_facts(test: Split) -> Facts:
     """Return the properties that the test data must have in the evaluation."""
     digest = hashlib.sha256()
     _update(digest, test)
-    shape = shape_text(test.images.shape[1:])
+    shape = shape_text(test.inputs.shape[1:])
     return {"test images": len(test), "image shape": shape, "SHA-256": digest.hexdigest()}
 
 
-def check_labels_below(labels: Labels, classes: int, where: str) -> None:
-    """Check that every label is one of the classes (0 to `classes` - 1). Raises DataError if not."""
-    if labels.max() >= classes:
-        raise DataError(f"{where}: holds label {labels.max()}, but there are {classes} classes (0 to {classes - 1})")
-
-
-def shape_text(shape: Iterable[int]) -> str:
-    """Return a shape as text, for example `28x28`."""
-    return "x".join(map(str, shape))
-
-
 def _update(digest: "hashlib._Hash", part: Split) -> None:
-    for array in (part.images, part.labels):
-        digest.update(np.ascontiguousarray(array).data)
+    """Add the arrays to the hash. What an .npz of images cannot have counts only if it is there: its type and form."""
+    if part.inputs.dtype != np.uint8 or not part.has_classes or part.one_hot:
+        digest.update(f"{part.inputs.dtype} {part.targets.dtype} {part.targets.shape[1:]} {part.one_hot}".encode())
+    for array in (part.inputs, part.targets, part.weights):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+
+
+def _copied(part: Split) -> Split:
+    weights = None if part.weights is None else part.weights.copy()
+    return Split(part.inputs.copy(), part.targets.copy(), weights, part.one_hot)
 
 
 def _in_effect(config: TrainingDataSettings, name: str) -> Any:
@@ -232,22 +238,3 @@ def _check_no_split(config: TrainingDataSettings, where: str) -> None:
             raise UsageError(
                 f"{flag(name)} {value}: {where} has its own validation part (x_val and y_val); remove one of the two"
             )
-
-
-def _check_fits(part: Split, shape: tuple[int, ...], of_class: npt.NDArray[np.int64], where: str, name: str) -> None:
-    """Check that a part has the same image shape as the training images, and only classes that have training images.
-
-    `of_class` is the number of training images of each class. Raises DataError.
-    """
-    if part.images.shape[1:] != shape:
-        raise DataError(
-            f"{where}: x_{name}: images of {shape_text(part.images.shape[1:])}, "
-            f"but those of x_train are {shape_text(shape)}"
-        )
-    check_labels_below(part.labels, len(of_class), f"{where}: y_{name}")
-    lacking = split.absent(np.flatnonzero(of_class), part.labels)
-    if lacking:
-        raise DataError(
-            f"{where}: y_{name}: holds {split.named(lacking)}, but there is no training image of it; "
-            "add some, or leave the class out"
-        )

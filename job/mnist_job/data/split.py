@@ -5,7 +5,7 @@ a function for it, but importing it would take 1.5 s in each process.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from mnist_job.errors import DataError
 
 Rows = npt.NDArray[np.int64]
-Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
 EXCHANGE_BYTES = 1 << 20  # at most so many bytes of images are copied while rows are swapped
@@ -63,19 +62,19 @@ def _shares(images: Rows, held: int) -> Rows:
     return shares
 
 
-def move_to_end(images: Pixels, labels: Labels, rows: Rows) -> None:
-    """Move `rows` (sorted) to the end by swapping them with other rows, in place.
+def move_to_end(arrays: Sequence[npt.NDArray[Any]], rows: Rows) -> None:
+    """Move `rows` (sorted) of each array to its end by swapping them with other rows, in place.
 
-    At most EXCHANGE_BYTES of the images are copied at a time. All other rows stay at their places.
+    At most EXCHANGE_BYTES of the first array are copied at a time. All other rows stay at their places.
     """
-    at = len(labels) - len(rows)
-    is_chosen = np.zeros(len(labels), bool)
+    first = arrays[0]
+    at = len(first) - len(rows)
+    is_chosen = np.zeros(len(first), bool)
     is_chosen[rows] = True
     leaving, coming = rows[rows < at], at + np.flatnonzero(~is_chosen[at:])
-    step = max(EXCHANGE_BYTES // max(images[0].nbytes, 1), 1)
+    step = max(EXCHANGE_BYTES // max(first[0].nbytes, 1), 1)
     for start in range(0, len(leaving), step):
         one, other = leaving[start : start + step], coming[start : start + step]
-        arrays: tuple[npt.NDArray[Any], ...] = (images, labels)
         for array in arrays:
             kept = array[one]
             array[one] = array[other]

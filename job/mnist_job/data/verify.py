@@ -5,29 +5,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mnist_job.config.parts import TrainingDataSettings
-from mnist_job.data import dataset, sources
+from mnist_job.data import dataset
+from mnist_job.data.arrays import Split
+from mnist_job.data.sources import Source
 from mnist_job.errors import DataError, UsageError
 
 
-def load_training(config: TrainingDataSettings, checked: dataset.Facts) -> dataset.Training:
+def load_training(config: TrainingDataSettings, data: Source, checked: dataset.Facts) -> dataset.Training:
     """Load the training data on this node.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.
     """
     with _node_is_named():
-        training = dataset.load_training(config)
-        _compare(training.facts, checked, config.data)
+        training = dataset.load_training(config, data)
+        _compare(training.facts, checked, data.place)
     return training
 
 
-def load_test(source: str, checked: dataset.Facts) -> dataset.Split:
+def load_test(data: Source, checked: dataset.Facts) -> Split:
     """Load the test data on this node.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.
     """
     with _node_is_named():
-        test = dataset.load_test(source)
-        _compare(dataset.test_facts(test), checked, source)
+        test = dataset.load_test(data)
+        _compare(dataset.test_facts(test), checked, data.place)
     return test
 
 
@@ -39,7 +41,7 @@ def _node_is_named() -> Iterator[None]:
         raise DataError(f"node {socket.gethostname()}: {error}") from error
 
 
-def _compare(found: dataset.Facts, checked: dataset.Facts, source: str) -> None:
+def _compare(found: dataset.Facts, checked: dataset.Facts, place: str) -> None:
     differences = [
         f"{name} {str(found[name])[:12]}, was {str(value)[:12]}"
         for name, value in checked.items()
@@ -47,6 +49,6 @@ def _compare(found: dataset.Facts, checked: dataset.Facts, source: str) -> None:
     ]
     if differences:
         raise DataError(
-            f"{sources.place(source)}: is not the data set that was checked: {'; '.join(differences)}; "
-            "give every node the same file, and do not replace it during a run"
+            f"{place}: is not the data set that was checked: {'; '.join(differences)}; "
+            "give every node the same data, and do not change them during a run"
         )

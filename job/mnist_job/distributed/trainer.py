@@ -17,9 +17,10 @@ from mnist_job.distributed import cluster, failures, fitting, worker
 from mnist_job.distributed.backend import TensorFlowBackendConfig
 from mnist_job.distributed.journal import Journal
 from mnist_job.errors import TrainingError
-from mnist_job.models.source import Source
+from mnist_job.models.origin import Origin
 from mnist_job.phases import Clock
 from mnist_job.storage.folder import RunFolder
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import Checkpoint, Checkpoints
 from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spent, Start
 
@@ -42,7 +43,7 @@ class Trained:
 
 def train(
     config: TrainerSettings,
-    source: Source,
+    origin: Origin,
     checked: dataset.Facts,
     folder: RunFolder,
     checkpoints: Checkpoints,
@@ -51,8 +52,8 @@ def train(
 ) -> Trained:
     """Train on the connected cluster, from the last intact checkpoint.
 
-    `source` is where the network comes from. `checked` describes the training data; each worker checks its data against
-    it. `on_entry` is called with each entry while training runs.
+    `origin` is where the network and the data come from. `checked` describes the training data; each worker checks its
+    data against it. `on_entry` is called with each entry while training runs.
 
     Raises TrainingError if there are more than `max_failures` failures, and ClusterError if the head is lost. Raises a
     worker's JobError without a retry.
@@ -71,7 +72,7 @@ def train(
     least, most = config.least_workers, config.most_workers
     loop = {
         "config": config,
-        "source": source,
+        "origin": origin,
         "checked": checked,
         "checkpoints": checkpoints,
         "tell": journal.write,
@@ -114,7 +115,7 @@ def train(
         reason = failures.reason(failure, backend.nodes, config.worker_timeout)
         raise TrainingError(f"training failed: {reason}") from failure
     last = checkpoints.newest()
-    if last is None or len(last.history) != config.epochs:
+    if last is None or stopping.ended(last.history, config) is None:
         raise TrainingError(f"training ended after {len(last.history) if last else 0} of {config.epochs} epochs")
     return Trained(last, follower.restarts)
 

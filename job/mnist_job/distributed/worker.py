@@ -21,10 +21,10 @@ def work(arguments: dict[str, Any]) -> None:
         from mnist_job.training import loop
 
     clock.ended("imports")
-    source = arguments["source"]
+    origin = arguments["origin"]
     try:
-        with temporary.private() as folder, source.code.importable(folder):
-            loop.train(config, source, arguments["checked"], arguments["checkpoints"], arguments["tell"], clock)
+        with temporary.private() as folder, origin.code.importable(folder):
+            loop.train(config, origin, arguments["checked"], arguments["checkpoints"], arguments["tell"], clock)
     except JobError:
         raise
     except Exception as error:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_job.data.dataset import Images, Labels, check_labels_below
+from mnist_job.data.arrays import Inputs
+from mnist_job.data.fits import check_labels_below
 from mnist_job.errors import EvaluationError
 
 MOST_DENSE = 100  # up to so many classes, the confusion matrix is dense; for more, only its nonzero cells are stored
@@ -23,6 +24,7 @@ MOST_MISTAKES = 25
 LONGEST_SIDE = 56  # pixels; larger images are scaled down, so that each takes at most 13 kB
 
 Counts = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Mistake:
 class Evaluation:
     """The quality over all test images. `recall` has None for a class without test images.
 
+    A model that is no classifier has no `accuracy` (None), and its `recall`, `confusion` and `mistakes` are empty.
+
     For up to MOST_DENSE classes, the confusion matrix is `confusion[true][predicted]`. For more, `confusion_pairs` has
     [true, predicted, images] for each pair that occurs. (Old outcomes have a matrix of any size in `confusion`.)
 
@@ -54,9 +58,9 @@ class Evaluation:
 
     samples: int
     loss: float
-    accuracy: float
-    recall: list[float | None]
-    confusion: list[list[int]]
+    accuracy: float | None = None
+    recall: list[float | None] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)
     image_shape: list[int] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     confusion_pairs: list[list[int]] = field(default_factory=list)
@@ -134,8 +138,8 @@ def measure(answers: Answers, labels: Labels) -> Evaluation:
         confusion=dense.tolist(),
         confusion_pairs=[] if dense.size else pairs.tolist(),
     )
-    if not (math.isfinite(result.loss) and math.isfinite(result.accuracy)):
-        raise EvaluationError(f"loss {result.loss} or accuracy {result.accuracy} is not finite; nothing is published")
+    if not math.isfinite(result.loss):
+        raise EvaluationError(f"loss {result.loss} is not finite; nothing is published")
     return result
 
 
@@ -155,19 +159,24 @@ def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tu
     return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
 
 
-def most_confident(answers: Answers, labels: Labels, images: Images) -> list[Mistake]:
+def most_confident(answers: Answers, labels: Labels, images: Inputs) -> list[Mistake]:
     """Return up to MOST_MISTAKES mistakes, the one with the highest probability first."""
     predicted, confidence = answers.predicted, answers.confidence
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST_MISTAKES]]
-    white = max(int(images.max()), 1)
+    black, white = min(float(images.min()), 0.0), float(images.max())
     return [
-        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], white)) for i in chosen
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], black, white))
+        for i in chosen
     ]
 
 
-def _png(image: Images, white: int) -> str:
-    brightened = np.minimum(np.arange(256) * 255 // white, 255).astype(np.uint8)[image]
+def _png(image: Inputs, black: float, white: float) -> str:
+    """Return the picture, or an empty text for inputs that are no image: H x W or H x W x C."""
+    if image.ndim not in (2, 3):
+        return ""
+    above = image.astype(np.float64) - black
+    brightened = (above * 255 / max(white - black, 1e-30)).astype(np.uint8)
     if image.ndim == 3 and image.shape[2] != 3:
         brightened = np.rint(brightened.mean(axis=2, dtype=np.float32)).astype(np.uint8)
     picture = Image.fromarray(brightened)

@@ -1,6 +1,7 @@
 """The evaluate task: measure a saved model on all held-out data, in a process that did not train it."""
 
 import importlib
+import math
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,13 +13,15 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
+from mnist_job.code.files import Code, told
 from mnist_job.config.parts import EvaluatorSettings
-from mnist_job.data import dataset, sources, verify
+from mnist_job.data import dataset, verify
+from mnist_job.data.arrays import Split
+from mnist_job.data.sources import Source
 from mnist_job.distributed import cluster
-from mnist_job.errors import ClusterError, EvaluationError, JobError, one_line
+from mnist_job.errors import ClusterError, EvaluationError, JobError, UsageError, one_line
 from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.models import saved_model
-from mnist_job.models.code import Code, told
 from mnist_job.models.saved_model import BATCH
 from mnist_job.storage import files
 from mnist_job.system import environment, priority, temporary
@@ -30,13 +33,15 @@ if TYPE_CHECKING:  # imported by the process that evaluates
 class Candidate(NamedTuple):
     """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any).
 
-    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's.
+    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's. Then `module`
+    is imported first, if there is one: Keras finds only classes whose module was imported.
     """
 
     file: files.File
     name: str
     sha256: str | None = None
     trusted: bool = False
+    module: str = ""
 
 
 class Evaluator:
@@ -56,7 +61,7 @@ class Evaluator:
             there = NodeAffinitySchedulingStrategy(node, soft=True)
             self._process = self._start(early=True, num_cpus=0, scheduling_strategy=there)
 
-    def evaluate(self, candidate: Candidate, checked: dataset.Facts) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, data: Source, checked: dataset.Facts) -> tuple[Evaluation, str]:
         """Evaluate a saved model on the test data. Return the result, and the SHA-256 of the evaluated file.
 
         `checked` describes the test data, which the task checks against it.
@@ -66,7 +71,7 @@ class Evaluator:
         """
         try:
             process = self._ready_process()
-            result: tuple[Evaluation, str] = ray.get(process.evaluate.remote(candidate, checked))
+            result: tuple[Evaluation, str] = ray.get(process.evaluate.remote(candidate, data, checked))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, JobError):
                 raise error.cause from error
@@ -122,30 +127,42 @@ class _Process:
         """Wait until TensorFlow is imported."""
         self._imported.result()
 
-    def evaluate(self, candidate: Candidate, checked: dataset.Facts) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, data: Source, checked: dataset.Facts) -> tuple[Evaluation, str]:
         """Evaluate the model. Read its file only once, so that the checked bytes are the evaluated ones."""
-        config, name = self._config, candidate.name
+        name = candidate.name
         try:
             self.hurry()
             self.wait_for_import()
             held = _read(candidate)
-            test = verify.load_test(config.data, checked)
             with temporary.private() as folder, self._code.importable(folder):
-                network = loaded(held, name, trusted=candidate.trusted, on_gpu=config.evaluate_on_gpu)
-                batches = saved_model.probabilities(network, test.images, name)
-                answers = Answers.collected(batches, test.labels, f"{sources.place(config.data)}: y_test")
-                metrics = compiled_metrics(network, test) if candidate.trusted else {}
-            result = replace(
-                measure(answers, test.labels),
-                metrics=metrics,
-                image_shape=list(test.images.shape[1:]),
-                mistakes=most_confident(answers, test.labels, test.images),
-            )
+                test = verify.load_test(data, checked)
+                if candidate.module:
+                    importlib.import_module(candidate.module)
+                only_classes = test.has_classes and not candidate.trusted
+                network = loaded(held, candidate, compiled=not only_classes, on_gpu=self._config.evaluate_on_gpu)
+                metrics = {} if only_classes else compiled_metrics(network, test, name)
+                if test.has_classes and saved_model.is_classifier(network):
+                    result = replace(_classified(network, test, name, data.place), metrics=metrics)
+                else:
+                    result = _measured(metrics, len(test), name)
         except JobError:
             raise
         except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
             raise saved_model.refused(name, f"the evaluation failed: {type(error).__name__}: {error}") from error
-        return result, held.sha256()
+        return replace(result, image_shape=list(test.inputs.shape[1:])), held.sha256()
+
+
+def _classified(network: "keras.Model", test: Split, name: str, place: str) -> Evaluation:
+    batches = saved_model.probabilities(network, test.inputs, name)
+    answers = Answers.collected(batches, test.targets, f"{place}: y_test")
+    mistakes = most_confident(answers, test.targets, test.inputs)
+    return replace(measure(answers, test.targets), mistakes=mistakes)
+
+
+def _measured(metrics: dict[str, float], samples: int, name: str) -> Evaluation:
+    if not metrics:
+        raise saved_model.refused(name, "has no loss, and the targets of the data are no class numbers; compile it")
+    return Evaluation(samples=samples, loss=metrics["loss"], metrics=metrics)
 
 
 def _read(candidate: Candidate) -> files.File:
@@ -163,11 +180,11 @@ def _import_keras() -> None:
         importlib.import_module("keras")
 
 
-def loaded(model: files.File, name: str, *, trusted: bool, on_gpu: bool) -> "keras.Model":
-    """Load the model; only if it is `trusted`, with its own code, and with the loss and metrics that it has.
+def loaded(model: files.File, candidate: Candidate, *, compiled: bool, on_gpu: bool) -> "keras.Model":
+    """Load the model: if it is trusted, with its own code; if `compiled`, with the loss and metrics that it has.
 
-    Raises EvaluationError, whose message calls the model `name`. Raises ClusterError if a GPU is required and there is
-    none.
+    Raises EvaluationError, whose message has the candidate's name. Raises ClusterError if a GPU is required and there
+    is none.
     """
     import tensorflow as tf
 
@@ -178,21 +195,32 @@ def loaded(model: files.File, name: str, *, trusted: bool, on_gpu: bool) -> "ker
         try:
             file.write_bytes(model.read())
         except OSError as error:
-            raise saved_model.refused(name, f"cannot be read: {error}") from error
-        if not trusted:
-            return saved_model.load(file, name)
+            raise saved_model.refused(candidate.name, f"cannot be read: {error}") from error
+        if not candidate.trusted:
+            return saved_model.load(file, candidate.name, compiled=compiled)
         try:
             return saved_model.load_own(file)
         except Exception as error:  # the user's code raises any kind
-            raise saved_model.refused(name, f"cannot be loaded: {told(error)}") from error
+            raise saved_model.refused(candidate.name, f"cannot be loaded: {told(error)}") from error
 
 
-def compiled_metrics(network: "keras.Model", test: dataset.Split) -> dict[str, float]:
-    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not."""
+def compiled_metrics(network: "keras.Model", test: Split, name: str) -> dict[str, float]:
+    """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not.
+
+    Raises EvaluationError, whose message calls the model `name`, if they cannot be computed or one is not finite.
+    """
     from mnist_job.training.compiled import Compiled
 
     if not network.compiled:
         return {}
-    targets = Compiled(network, 1e-3, test.images[:1], test.labels[:1]).targets(test.labels)
-    found = network.evaluate(test.images, np.asarray(targets), batch_size=BATCH, verbose=0, return_dict=True)
-    return {metric: float(value) for metric, value in found.items()}
+    try:
+        targets = np.asarray(Compiled(network, 1e-3, test[:1]).targets(test.targets))
+    except UsageError as error:
+        raise saved_model.refused(name, str(error)) from error
+    found = network.evaluate(
+        test.inputs, targets, sample_weight=test.weights, batch_size=BATCH, verbose=0, return_dict=True
+    )
+    measured = {metric: float(value) for metric, value in found.items()}
+    if wrong := [metric for metric, value in measured.items() if not math.isfinite(value)]:
+        raise saved_model.refused(name, f"its compiled {wrong[0]} on the test data is not finite; nothing is published")
+    return measured

@@ -103,7 +103,7 @@ def result(outcome: Outcome) -> dict[str, str | None]:
         "succeeded": "true" if outcome.succeeded else "false",
         "exit-code": str(outcome.exit_code),
         "reason": outcome.reason,
-        "accuracy": repr(evaluation.accuracy) if evaluation else None,
+        "accuracy": repr(evaluation.accuracy) if evaluation and evaluation.accuracy is not None else None,
         "loss": repr(evaluation.loss) if evaluation else None,
         "samples": str(evaluation.samples) if evaluation else None,
         "model": _model(outcome) if evaluation else None,
@@ -123,7 +123,9 @@ def _model(outcome: Outcome) -> str:
 def _sentence(outcome: Outcome) -> str:
     text = f"run {outcome.identity.run}: "
     if outcome.evaluation is not None:
-        text += f"test accuracy {outcome.evaluation.accuracy:.4f}, test loss {outcome.evaluation.loss:.4f}"
+        if outcome.evaluation.accuracy is not None:
+            text += f"test accuracy {outcome.evaluation.accuracy:.4f}, "
+        text += f"test loss {outcome.evaluation.loss:.4f}"
     if not outcome.succeeded:
         text += f"{'; ' if outcome.evaluation else ''}exit code {outcome.exit_code}: {outcome.reason}"
     return text[:LONGEST_MESSAGE]

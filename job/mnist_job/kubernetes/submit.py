@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mnist_job.code import files as code
+from mnist_job.code import function
 from mnist_job.config.settings import JobConfig
+from mnist_job.config.sources import flag
 from mnist_job.errors import ClusterError, JobError, UsageError
 from mnist_job.kubernetes import helm
 from mnist_job.kubernetes.kubeconfig import line
@@ -59,14 +62,14 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
     over: dict[str, Any] = {
         "settings": {name: value for name, value in set_.items() if name not in ELSEWHERE | MEANINGLESS}
     }
-    if config.model or config.code:
-        from mnist_job.models import code, source  # they import NumPy, which no other command needs
-
-        function = source.read_function(config.model, config.code)
-        files = (function.code if function else code.read(config.code, [])).files
-        over["code"] = {name: _text(name, content) for name, content in files.items()}
-        if function is not None and (file := f"{function.module.replace('.', '/')}.py") in files:
-            over["settings"]["model"] = f"{file}:{function.name}"
+    if config.code or any(map(function.is_function, _functions(config).values())):
+        own = code.read(config.code, [])
+        for name, text in _functions(config).items():
+            if (named := function.read(flag(name), text, config.code)) is not None:
+                own |= named.code
+                if named.file is not None:
+                    over["settings"][name] = f"{named.file}:{named.name}"
+        over["code"] = {name: _text(name, content) for name, content in own.files.items()}
     if request.image:
         over["image"] = _image(request.image)
     if workers := _workers(config, request, faults):
@@ -93,6 +96,11 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
     if faults:
         raise UsageError("\n".join(faults))
     return _merged(found, over)
+
+
+def _functions(config: JobConfig) -> dict[str, str | None]:
+    """Return the settings whose values may name functions of the user's code."""
+    return {"model": config.model, "data": config.data, "callbacks": config.callbacks}
 
 
 def render(name: str, namespace: str, values: dict[str, Any]) -> str:

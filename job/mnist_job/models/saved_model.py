@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_job.data.dataset import Images, shape_text
+from mnist_job.data.arrays import Inputs
+from mnist_job.data.fits import shape_text
 from mnist_job.errors import EvaluationError, UsageError, one_line
 from mnist_job.storage import files
 
@@ -85,7 +86,7 @@ def trained_before(model: files.File, name: str) -> "keras.Model":
             raise UsageError(f"--model {error}") from error
 
 
-def probabilities(network: "keras.Model", images: Images, name: str) -> Iterator[npt.NDArray[Any]]:
+def probabilities(network: "keras.Model", images: Inputs, name: str) -> Iterator[npt.NDArray[Any]]:
     """Yield the model's probabilities batch by batch (images x classes). Raises EvaluationError."""
     import keras
 
@@ -116,10 +117,20 @@ def as_probabilities(answers: npt.NDArray[Any], network: "keras.Model") -> npt.N
 
     loss = network.loss if network.compiled else None
     logits = loss is not None and hasattr(loss, "get_config") and bool(loss.get_config().get("from_logits", False))
+    wide = answers.astype(np.float32) if answers.dtype.itemsize == 2 else answers  # SciPy does not know bfloat16
     if answers.ndim == 2 and answers.shape[1] == 1 and "binary" in loss_name(loss):
-        positive = expit(answers) if logits else answers
+        positive = expit(wide) if logits else wide
         return np.concatenate([1 - positive, positive], axis=1)
-    return softmax(answers, axis=1) if logits and answers.ndim == 2 else answers
+    return softmax(wide, axis=1) if logits and answers.ndim == 2 else answers
+
+
+def is_classifier(network: "keras.Model") -> bool:
+    """Return whether the model gives probabilities of classes: its loss needs them, or it was not compiled.
+
+    A model that was trained on another loss, such as the mean squared error, may give anything.
+    """
+    name = loss_name(network.loss) if network.compiled else "crossentropy"
+    return "crossentropy" in name or name in ("kl_divergence", "categorical_generalized_cross_entropy")
 
 
 def loss_name(loss: object) -> str:
@@ -142,12 +153,16 @@ def checked(answers: npt.NDArray[Any], name: str) -> npt.NDArray[np.floating[Any
     )
     if not np.isfinite(wide).all():
         raise refused(name, "gives probabilities that are not finite; nothing is published")
-    tolerance = HALF_TOLERANCE if answers.dtype.itemsize == 2 else TOLERANCE
-    if not np.allclose(wide.sum(axis=1), 1, atol=tolerance):
+    if not np.allclose(wide.sum(axis=1), 1, atol=tolerance(answers.dtype.itemsize)):
         raise refused(
             name, "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax"
         )
     return wide
+
+
+def tolerance(bytes_of_a_number: int) -> float:
+    """Return how far the sum of a row of probabilities, which are numbers of this size, may be from 1."""
+    return HALF_TOLERANCE if bytes_of_a_number == 2 else TOLERANCE
 
 
 def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:

@@ -7,11 +7,12 @@ from rich import progress
 from rich.table import Column
 
 from mnist_job import __version__
-from mnist_job.data.dataset import Summary, shape_text
+from mnist_job.data.dataset import Summary
+from mnist_job.data.fits import shape_text
 from mnist_job.data.split import MOST_NAMED, named
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
-from mnist_job.results.outcome import Outcome
+from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.training.progress import Epoch, News, Progress, Restart, Start
 
 
@@ -34,9 +35,8 @@ class Display:
     def data(self, summary: Summary) -> None:
         """Show what the data set contains."""
         self._log.info(
-            f"mnist-job {__version__}: {summary.name}: {summary.classes} classes, images of "
-            f"{shape_text(summary.image_shape)}: {summary.train:,} for training, {summary.validation:,} for "
-            f"validation, {summary.test:,} for the test",
+            f"mnist-job {__version__}: {summary.name}: {_what(summary)}: {summary.train:,} for training, "
+            f"{summary.validation:,} for validation, {summary.test:,} for the test",
             version=__version__,
             dataset=summary.name,
             classes=summary.classes,
@@ -63,12 +63,26 @@ class Display:
             finally:
                 self._bar.remove_task(task)
 
+    def training(self, record: TrainingRecord, epochs: int) -> None:
+        """Show why training ended and which epoch is kept, unless all `epochs` were trained and the last is kept."""
+        trained, kept = len(record.history), record.kept.epoch
+        if kept < trained or trained < epochs:
+            self._log.info(
+                f"training ended after {trained} of {epochs} epochs: {record.ended}; the model of epoch {kept} is kept",
+                epochs=trained,
+                ended=record.ended,
+                kept_epoch=kept,
+            )
+
     def evaluation(self, outcome: Outcome) -> None:
         """Show the result of the evaluation."""
         found = outcome.evaluation
         assert found is not None
+        measured = [] if found.accuracy is None else [f"test accuracy {found.accuracy:.4f}"]
+        measured.append(f"test loss {found.loss:.4f}")
+        kind = "samples" if found.accuracy is None else "images"
         self._log.result(
-            f"test accuracy {found.accuracy:.4f}, test loss {found.loss:.4f} ({found.samples:,} images)",
+            f"{', '.join(measured)} ({found.samples:,} {kind})",
             name=outcome.identity.name,
             run=outcome.identity.run,
             accuracy=found.accuracy,
@@ -85,6 +99,11 @@ class Display:
             if phase in seconds:
                 text = f"{phase:<12} {seconds[phase]:>8.2f} s  {PHASES[phase]}"
                 self._log.info(text, phase=phase, seconds=seconds[phase])
+
+
+def _what(summary: Summary) -> str:
+    shape = shape_text(summary.image_shape)
+    return f"samples of {shape}" if summary.classes is None else f"{summary.classes} classes, images of {shape}"
 
 
 class Stage:
@@ -108,14 +127,13 @@ class Stage:
                 self._bar.update(
                     self._task,
                     description=f"epoch {entry.epoch:>{width}}/{self._epochs}  step {entry.step:,}/{entry.steps:,}  "
-                    f"loss {entry.train_loss:.4f}  {entry.images_per_second:,.0f} images/s",
+                    f"{_loss(entry)}  {entry.images_per_second:,.0f} images/s",
                     completed=entry.epoch - 1 + entry.step / entry.steps,
                 )
             case Epoch():
                 validated = "".join(f"  validation {name} {x:.4f}" for name, x in entry.measured("validation").items())
                 self._log.info(
-                    f"epoch {entry.epoch:>{width}}/{self._epochs}  loss {entry.train_loss:.4f}{validated}  "
-                    f"{entry.seconds:.1f} s",
+                    f"epoch {entry.epoch:>{width}}/{self._epochs}  {_loss(entry)}{validated}  {entry.seconds:.1f} s",
                     **entry.columns(),
                 )
 
@@ -123,3 +141,7 @@ class Stage:
 def counted(workers: int | str) -> str:
     """Return `1 worker`, `2 workers` or `1:2 workers`."""
     return "1 worker" if workers == 1 else f"{workers} workers"
+
+
+def _loss(entry: Progress | Epoch) -> str:
+    return "loss not finite" if entry.train_loss is None else f"loss {entry.train_loss:.4f}"

@@ -6,8 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from mnist_job.bounds import HASTY_SECONDS
+from mnist_job.code import files as files_of_code
+from mnist_job.code.apart import Apart
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
+from mnist_job.data.sources import Source as Data
 from mnist_job.distributed import capacity, cluster, trainer
 from mnist_job.errors import (
     ClusterError,
@@ -21,10 +24,10 @@ from mnist_job.errors import (
 from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.kubernetes import result
 from mnist_job.log import Log
-from mnist_job.models import code, saved_model
-from mnist_job.models import source as model_source
-from mnist_job.models.source import Shapes, Source
-from mnist_job.pipeline import delivery, gates
+from mnist_job.models import origin as origins
+from mnist_job.models import saved_model
+from mnist_job.models.origin import Origin
+from mnist_job.pipeline import checks, delivery, gates
 from mnist_job.pipeline.display import counted
 from mnist_job.pipeline.stages import Run
 from mnist_job.report import page
@@ -34,7 +37,7 @@ from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
-from mnist_job.training import preflight
+from mnist_job.training import stopping
 from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
 from mnist_job.training.progress import News, Progress, Start
 
@@ -47,14 +50,20 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
     """
     config = config.model_copy(update={"data": sources.absolute(config.data)})
     this = Run(config, log)
-    with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=force) as folder:
+    with (
+        this.failure_is_published(dry_run=dry_run),
+        _folder(this, dry_run=dry_run, replaces=force) as folder,
+        ExitStack() as stack,
+    ):
         with this.stage("data", UsageError):
-            source = model_source.read(config.model, config.model_args, config.code, config.hidden_layers)
+            stopping.monitor(config.monitor)
+            origin = origins.read(config)
+            apart = stack.enter_context(Apart(origin.code))
         with this.stage("data", DataError, "reading the data"):
-            summary = dataset.check(config)
+            summary = checks.data(apart, origin.data, dataset.check, config, origin.data)
         this.display.data(summary)
         config = config.model_copy(update=summary.holdout)
-        this.identity = this.identity.with_settings(config, summary.sha256, source.checksums)
+        this.identity = this.identity.with_settings(config, summary.sha256, origin.checksums)
         with this.stage("data", UsageError):
             mine = Record.of(this.identity.config, summary.sha256, this.identity.code)
             outcome = earlier.settle(folder, mine, this.identity.run, force=force, dry_run=dry_run)
@@ -63,22 +72,20 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
             log.result(already, run=outcome.identity.run, results=_results(config))
             verdict = _delivered_again(this, outcome, folder, dry_run=dry_run)
         else:
-            if not source.is_reference:
-                with this.stage("data", UsageError, f"trying the model {config.model}"):
-                    shapes = Shapes(summary.image_shape, summary.classes, summary.scale, config.seed)
-                    preflight.check(source, shapes, summary.examples, config.model_dump(exclude_defaults=True))
+            checks.training(this, config, apart, origin, summary)
             with _cluster(this):
                 if dry_run:
                     log.info("all checks passed; nothing was trained")
                     return
-                evaluator = Evaluator(config, source.code)
+                evaluator = Evaluator(config, origin.code)
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
-                trained, record = _trained(this, config, source, summary, folder, evaluator)
-                candidate = Candidate(
-                    trained.model, trained.model.path, trained.manifest[MODEL], trusted=not source.is_reference
-                )
-                outcome = _evaluated(this, evaluator, candidate, summary.test_facts, record)
+                trained, record = _trained(this, config, origin, summary, folder, evaluator)
+                this.display.training(record, config.epochs)
+                trusted = not origin.model.is_reference
+                module = origin.model.function.module if origin.model.function is not None else ""
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted, module)
+                outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
@@ -92,35 +99,36 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             earlier.check_for_evaluation(folder)
-            own = code.read(config.code, [])
+            data = sources.read(config.data, config.code)
+            own = files_of_code.read(config.code, []) | data.code
             model = saved_model.existing(config.model)
             candidate = Candidate(model, files.shown(config.model), trusted=config.code is not None)
-        with this.stage("data", DataError, "reading the data"):
-            checked = dataset.test_facts(dataset.load_test(config.data))
+        with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
+            checked = checks.data(apart, data, dataset.check_test, data)
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
                 return
-            outcome = _evaluated(this, Evaluator(config, own), candidate, checked)
+            outcome = _evaluated(this, Evaluator(config, own), candidate, data, checked)
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
 
 
 def _trained(
-    this: Run, config: JobConfig, source: Source, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
+    this: Run, config: JobConfig, origin: Origin, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
-    """Train, and return the last checkpoint and the record of the training.
+    """Train, and return the checkpoint of the kept epoch and the record of the training.
 
-    If all epochs were trained in an earlier run, which did not finish the evaluation, train nothing.
+    If training has ended in an earlier run, which did not finish the evaluation, train nothing.
     """
     started = time.time()
     checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
     with this.stage("worker_start", TrainingError):
         last = checkpoints.newest()
         done = len(last.history) if last else 0
-        if last is not None and done == config.epochs:
-            return last, TrainingRecord(last.workers, None, None, last.history)
+        if last is not None and stopping.ended(last.history, config) is not None:
+            return _kept(checkpoints, config, last, None, None)
     doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
@@ -139,20 +147,34 @@ def _trained(
                     gauges.show(entry)
 
         try:
-            trained = trainer.train(config, source, summary.training_facts, folder, checkpoints, this.clock, on_entry)
+            trained = trainer.train(config, origin, summary.training_facts, folder, checkpoints, this.clock, on_entry)
         except TrainingError as error:
             raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
-    last = trained.checkpoint
-    return last, TrainingRecord(last.workers, trained.restarts, time.time() - started, last.history)
+        return _kept(checkpoints, config, trained.checkpoint, trained.restarts, time.time() - started)
+
+
+def _kept(
+    checkpoints: Checkpoints, config: JobConfig, last: Checkpoint, restarts: int | None, seconds: float | None
+) -> tuple[Checkpoint, TrainingRecord]:
+    """Return the checkpoint of the kept epoch, and the record of a training that has ended. Raises TrainingError."""
+    epoch = stopping.kept_epoch(last.history, config)
+    kept = last if epoch == len(last.history) else checkpoints.of_epoch(epoch, last.history)
+    ended = stopping.ended(last.history, config)
+    return kept, TrainingRecord(last.workers, restarts, seconds, last.history, epoch, ended)
 
 
 def _evaluated(
-    this: Run, evaluator: Evaluator, candidate: Candidate, checked: dataset.Facts, record: TrainingRecord | None = None
+    this: Run,
+    evaluator: Evaluator,
+    candidate: Candidate,
+    data: Data,
+    checked: dataset.Facts,
+    record: TrainingRecord | None = None,
 ) -> Outcome:
     """Evaluate the model and return the outcome."""
     started = time.time()
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result, sha256 = evaluator.evaluate(candidate, checked)
+        result, sha256 = evaluator.evaluate(candidate, data, checked)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),

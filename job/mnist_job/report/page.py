@@ -10,11 +10,11 @@ from string import Template
 import numpy as np
 
 from mnist_job.config import sources
-from mnist_job.data.dataset import shape_text
+from mnist_job.data.fits import shape_text
 from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, Mistake, confidence_interval
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
-from mnist_job.results.outcome import Outcome
+from mnist_job.results.outcome import Outcome, TrainingRecord
 from mnist_job.training.progress import Epoch
 
 MOST_ROWS = 100  # the most rows of a table
@@ -28,9 +28,10 @@ def render(outcome: Outcome) -> str:
     training, evaluation = outcome.training, outcome.evaluation
     parts = [_head(outcome)]
     if training is not None:
-        parts.append(_training(training.history, evaluation))
+        parts.append(_training(training, evaluation))
     if evaluation is not None:
-        parts.append(_classes(evaluation))
+        if evaluation.recall:
+            parts.append(_classes(evaluation))
         parts.append(_mistakes(evaluation))
     if outcome.phases:
         parts.append(_time(outcome.phases))
@@ -52,12 +53,9 @@ def _head(outcome: Outcome) -> str:
     ended = f"{datetime.fromtimestamp(outcome.finished, UTC):%Y-%m-%d %H:%M:%S} UTC"
     figures = []
     if evaluation is not None:
-        right = int(evaluation.of_classes()[0].sum())
-        low, high = confidence_interval(right, evaluation.samples)
         figures = [
-            ("test accuracy", f"{evaluation.accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
-            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy"),
-            ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+            *(_of_classifier(evaluation, evaluation.accuracy) if evaluation.accuracy is not None else ()),
+            ("test loss", f"{evaluation.loss:.4f}", "mean cross-entropy" if evaluation.recall else "as compiled"),
             *((name, f"{value:.4f}", "as compiled") for name, value in evaluation.metrics.items()),
         ]
     figures.append(("duration", f"{outcome.finished - outcome.identity.started:.1f} s", f"ended {ended}"))
@@ -71,17 +69,32 @@ def _head(outcome: Outcome) -> str:
     )
 
 
-def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
+def _of_classifier(evaluation: Evaluation, accuracy: float) -> list[tuple[str, str, str]]:
+    right = int(evaluation.of_classes()[0].sum())
+    low, high = confidence_interval(right, evaluation.samples)
+    return [
+        ("test accuracy", f"{accuracy:.4f}", f"95 %: {low:.4f} to {high:.4f}"),
+        ("wrong", f"{evaluation.samples - right:,}", f"of {evaluation.samples:,} test images"),
+    ]
+
+
+def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
+    history, kept = training.history, training.kept.epoch
     rows = plots.thinned(history, MOST_ROWS)
     table = _table(
         ("epoch", "training loss", "validation loss", "training accuracy", "validation accuracy", "learning rate", "s"),
         (
             (
                 str(row.epoch),
-                f"{row.train_loss:.4f}",
-                f"{row.validation_loss:.4f}",
-                "" if row.train_accuracy is None else f"{row.train_accuracy:.4f}",
-                "" if row.validation_accuracy is None else f"{row.validation_accuracy:.4f}",
+                *(
+                    "" if value is None else f"{value:.4f}"
+                    for value in (
+                        row.train_loss,
+                        row.validation_loss,
+                        row.train_accuracy,
+                        row.validation_accuracy,
+                    )
+                ),
                 f"{row.learning_rate:.3g}",
                 f"{row.seconds:.2f}",
             )
@@ -89,16 +102,22 @@ def _training(history: list[Epoch], evaluation: Evaluation | None) -> str:
         ),
     )
     every = "Every epoch" if len(rows) == len(history) else f"{len(rows)} of {len(history):,} epochs"
+    ended = f"Training ended after epoch {len(history):,}: {training.ended}. " if training.ended else ""
+    which = "the last epoch" if kept == len(history) else f"epoch {kept:,}, which is the best one"
     return (
         "<h2>Training</h2>\n"
-        '<p class="note">Training is measured during the epoch, each batch before its update. Validation is measured '
-        "after each epoch, and the test once, with the weights of the last epoch.</p>\n"
+        f'<p class="note">{html.escape(ended)}Training is measured during the epoch, each batch before its update. '
+        f"Validation is measured after each epoch, and the test once, with the weights of {which}.</p>\n"
         '<div class="plots">'
-        + _figure("Loss", plots.loss(history, evaluation))
-        + _figure("Accuracy", plots.accuracy(history, evaluation))
+        + _figure("Loss", plots.loss(history, evaluation, kept))
+        + (_figure("Accuracy", plots.accuracy(history, evaluation, kept)) if _has_accuracy(history) else "")
         + _figure("Learning rate", plots.learning_rate(history))
         + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )
+
+
+def _has_accuracy(history: list[Epoch]) -> bool:
+    return any(value is not None for row in history for value in (row.train_accuracy, row.validation_accuracy))
 
 
 def _classes(evaluation: Evaluation) -> str:
@@ -164,8 +183,9 @@ def _mistakes(evaluation: Evaluation) -> str:
 
 def _mistake(mistake: Mistake) -> str:
     probability = "&gt; 0.9999" if mistake.probability > 0.9999 else f"{mistake.probability:.4f}"
+    picture = f'<img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
     return (
-        f'<li><img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
+        f"<li>{picture if mistake.png else ''}"
         f"<p>true <b>{mistake.label}</b><br>predicted <b>{mistake.predicted}</b><br>{probability}<br>"
         f'<span class="note">no. {mistake.index}</span></p></li>'
     )

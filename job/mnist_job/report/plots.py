@@ -55,16 +55,16 @@ def thinned(rows: Sequence[RowT], most: int) -> Sequence[RowT]:
     return rows[(len(rows) - 1) % every :: every]
 
 
-def loss(history: list[Epoch], evaluation: Evaluation | None) -> str:
-    """Draw the loss by epoch, and the loss on the test data after the last epoch."""
+def loss(history: list[Epoch], evaluation: Evaluation | None, kept: int) -> str:
+    """Draw the loss by epoch, and the loss on the test data with the weights of the epoch `kept`."""
     training, validation = [row.train_loss for row in history], [row.validation_loss for row in history]
-    return _curves("Loss", history, training, validation, evaluation.loss if evaluation else None)
+    return _curves("Loss", history, training, validation, evaluation.loss if evaluation else None, kept)
 
 
-def accuracy(history: list[Epoch], evaluation: Evaluation | None) -> str:
-    """Draw the accuracy by epoch, and the accuracy on the test data after the last epoch."""
+def accuracy(history: list[Epoch], evaluation: Evaluation | None, kept: int) -> str:
+    """Draw the accuracy by epoch, and the accuracy on the test data with the weights of the epoch `kept`."""
     training, validation = [row.train_accuracy for row in history], [row.validation_accuracy for row in history]
-    return _curves("Accuracy", history, training, validation, evaluation.accuracy if evaluation else None)
+    return _curves("Accuracy", history, training, validation, evaluation.accuracy if evaluation else None, kept)
 
 
 @_styled
@@ -85,6 +85,7 @@ def _curves(
     training: Sequence[float | None],
     validation: Sequence[float | None],
     test: float | None,
+    kept: int,
 ) -> str:
     axes = _axes(3)
     words = []
@@ -92,14 +93,14 @@ def _curves(
         ("training", training, "--s", TRAINING),
         ("validation", validation, "-o", VALIDATION),
     ):
-        if values[-1] is not None:
-            before = f"{values[0]:.4f} to " if values[0] is not None else ""
-            words.append(f"{which} {before}{values[-1]:.4f}")
+        if any(value is not None for value in values):
+            ends = [f"{value:.4f}" for value in (values[0], values[-1]) if value is not None]
+            words.append(f"{which} {' to '.join(ends) or 'not finite'}")
             _by_epoch(axes, history, values, line, colour, label=which)
     if test is not None:
         words.append(f"test {test:.4f}")
         axes.axhline(test, color=TEST, linewidth=1, linestyle=":")
-        axes.plot(history[-1].epoch, test, "D", color=TEST, markersize=8, label="test", zorder=3)
+        axes.plot(kept, test, "D", color=TEST, markersize=8, label="test", zorder=3)
     axes.legend()
     return _svg(axes, f"{name} by epoch: {'; '.join(words)}.")
 

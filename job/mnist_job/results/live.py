@@ -57,9 +57,12 @@ class Gauges:
 
 
 def values(progress: Progress, epochs: int) -> dict[str, float]:
-    """Return the value of each metric by its name. `epochs` is the number of epochs of the whole training."""
+    """Return the value of each metric by its name. `epochs` is the number of epochs of the whole training.
+
+    A loss that is not finite has no value. Ray then drops the last one.
+    """
     steps = (progress.epoch - 1) * progress.steps + progress.step
-    return {
+    known = {
         "mnist_job_live_epoch": progress.epoch,
         "mnist_job_live_step": steps,
         "mnist_job_live_progress_ratio": steps / (epochs * progress.steps),
@@ -67,3 +70,4 @@ def values(progress: Progress, epochs: int) -> dict[str, float]:
         "mnist_job_live_images_per_second": progress.images_per_second,
         "mnist_job_live_remaining_seconds": progress.remaining_seconds,
     }
+    return {name: value for name, value in known.items() if value is not None}

@@ -59,27 +59,34 @@ def measured(outcome: Outcome) -> CollectorRegistry:
     if outcome.succeeded:
         gauge("last_success_timestamp_seconds", "When the last successful run ended.", outcome.finished)
     if (training := outcome.training) is not None:
-        last = training.history[-1]
-        gauge("train_loss", "Mean training loss of the last epoch.", last.train_loss, dataset=dataset)
-        gauge("validation_loss", "Validation loss after the last epoch.", last.validation_loss, dataset=dataset)
+        kept = training.kept
+        gauge("train_loss", "Mean training loss of the kept epoch.", kept.train_loss, dataset=dataset)
+        gauge("validation_loss", "Validation loss after the kept epoch.", kept.validation_loss, dataset=dataset)
         gauge(
             "validation_accuracy_ratio",
-            "Validation accuracy after the last epoch.",
-            last.validation_accuracy,
+            "Validation accuracy after the kept epoch.",
+            kept.validation_accuracy,
             dataset=dataset,
         )
+        gauge("trained_epochs", "Epochs that were trained.", len(training.history))
+        gauge("kept_epoch", "The epoch whose model was evaluated, from 1.", kept.epoch)
         gauge("training_duration_seconds", "Time from the start of the workers to their end.", training.seconds)
         gauge("workers", "Training processes.", training.workers)
         gauge("worker_restarts", "How often workers were lost and restarted.", training.restarts)
     if (evaluation := outcome.evaluation) is not None:
         gauge("test_accuracy_ratio", "Accuracy on the held-out test data.", evaluation.accuracy, dataset=dataset)
-        gauge("test_loss", "Cross-entropy on the held-out test data.", evaluation.loss, dataset=dataset)
+        gauge(
+            "test_loss",
+            "Loss on the held-out test data; the mean cross-entropy for a classifier.",
+            evaluation.loss,
+            dataset=dataset,
+        )
         gauge("test_samples", "Images in the held-out test data.", evaluation.samples, dataset=dataset)
         gauge("evaluation_duration_seconds", "Duration of the evaluate task.", outcome.evaluation_seconds)
         gauge(
             "test_worst_class_recall_ratio",
             "The lowest recall of all classes.",
-            evaluation.worst_class()[1],
+            evaluation.worst_class()[1] if evaluation.recall else None,
             dataset=dataset,
         )
         recalls = Gauge(

@@ -79,13 +79,21 @@ class TrainingRecord:
     """The record of a training: the number of `workers` at its end, its `restarts`, its `seconds` and its history.
 
     `restarts` and `seconds` count from the last resume. They are None if this run only had to evaluate, and `workers`
-    is None if the checkpoint does not say. The last epoch's losses and accuracy are those of the evaluated model.
+    is None if the checkpoint does not say. `kept_epoch` is the epoch whose model was evaluated, and `ended` says why
+    training ended. Both are None in old outcomes, which kept the last epoch.
     """
 
     workers: int | None
     restarts: int | None
     seconds: float | None
     history: list[Epoch]
+    kept_epoch: int | None = None
+    ended: str | None = None
+
+    @property
+    def kept(self) -> Epoch:
+        """The row of the epoch whose model was evaluated."""
+        return self.history[-1 if self.kept_epoch is None else self.kept_epoch - 1]
 
 
 @dataclass(frozen=True)

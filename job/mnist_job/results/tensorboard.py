@@ -8,7 +8,7 @@ grow in a temporary folder and are copied to the run's folder, at intervals that
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,8 +95,9 @@ class EventFiles:
             writers[run].write_event(Event(wall_time=time.time(), step=step, session_log=start))
         self._writers = writers
 
-    def _scalars(self, run: str, step: int, values: dict[str, float]) -> None:
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+    def _scalars(self, run: str, step: int, values: Mapping[str, float | None]) -> None:
+        known = {tag: value for tag, value in values.items() if value is not None}
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()])
         self._writers[run].write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _copy(self) -> None:

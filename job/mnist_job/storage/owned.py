@@ -27,7 +27,7 @@ _YOUNG_SECONDS = 60
 
 # Patterns of paths relative to the run's folder. The path of a folder ends with `/`.
 _TENSORBOARD = r"tensorboard/((train|validation)/(events[^/]*)?)?"
-_CHECKPOINT_FILE = r"((model\.keras|optimizer\.npz|history\.json|training\.json|manifest\.json)(\.new)?)?"
+_CHECKPOINT_FILE = r"((model\.keras|optimizer\.npz|(history|training|manifest)\.json|callbacks\.pickle)(\.new)?)?"
 _RESULT = rf"(\.mnist-job|outcome\.json|metrics\.prom|report\.html|history\.csv|model\.keras)(\.new)?|{_TENSORBOARD}"
 _WORK = (
     r"lock|(run\.json|\.mnist-job|probe)(\.new)?|"

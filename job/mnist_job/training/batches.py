@@ -5,18 +5,35 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mnist_job.data.dataset import Images, Split
+from mnist_job.data.arrays import Inputs, Split
 from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
 Plan = tuple[Tensor, Tensor, Tensor]
 WORD_BYTES = 8
+
+
+class Batch(NamedTuple):
+    """A worker's part of a batch.
+
+    Attributes:
+        inputs: part x ..., of the type that the data have.
+        targets: int32 part class numbers, or float32 part or part x K.
+        weights: float32 part, the weights of the samples in the loss, or None.
+        share: float32, the part's share of the samples of the whole batch.
+
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor | None
+    share: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class Share:
 
 
 class ResidentBatches:
-    """A split whose images stay on the device as uint8. Each batch is gathered from them in the epoch's order.
+    """A split whose inputs stay on the device in their own type. Each batch is gathered from them in the epoch's order.
 
     Each global batch is divided into a part for each worker. There is no padding, which would change the statistics of
     a layer like BatchNormalization. So a part may be smaller than those of the other workers, or empty.
@@ -46,14 +63,20 @@ class ResidentBatches:
         """Put the split on the device. With a `seed`, each epoch has another random order; without one, the data's."""
         self._batch_size, self._share, self._seed = batch_size, share, seed
         self._samples = len(split)
-        self._image_shape = split.images.shape[1:]
-        self._labels = tf.constant(split.labels)
-        self._words = on_device(split.images.reshape(self._samples, -1))
+        self._shape, self._dtype = split.inputs.shape[1:], split.inputs.dtype
+        self._targets = tf.constant(split.targets)
+        self._weights = None if split.weights is None else tf.constant(split.weights)
+        self._words = on_device(split.inputs.reshape(self._samples, -1))
 
     @property
     def steps(self) -> int:
         """The number of batches in an epoch. The last batch may be smaller."""
         return -(-self._samples // self._batch_size)
+
+    @property
+    def has_empty_parts(self) -> bool:
+        """Whether the last batch has fewer images than there are workers, so that some of them get none."""
+        return 0 < self._samples % self._batch_size < self._share.workers
 
     def reached(self, images: float) -> tuple[int, int]:
         """Return the step after which the first worker has trained on `images` images of the epoch, and the number of
@@ -80,29 +103,30 @@ class ResidentBatches:
             tf.TensorSpec((self.steps,), tf.float32),
         )
 
-    def batch(self, plan: Plan, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this worker's part of batch `step`: images (uint8, part x image shape), labels (int32), and the part's
-        share of the images of the batch (float32).
-        """
+    def batch(self, plan: Plan, step: Tensor) -> Batch:
+        """Return this worker's part of batch `step`."""
         indices, starts, shares = plan
         chosen = indices[starts[step] : starts[step + 1]]
-        pixels = tf.reshape(
-            tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (-1, self._words.shape[1] * WORD_BYTES)
-        )
-        images = tf.reshape(pixels[:, : int(np.prod(self._image_shape))], (-1, *self._image_shape))
-        return images, tf.gather(self._labels, chosen), shares[step]
+        row = tf.reshape(tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (-1, self._words.shape[1] * WORD_BYTES))
+        size = self._dtype.itemsize
+        inputs = tf.reshape(row[:, : math.prod(self._shape) * size], (-1, *self._shape, *([size] if size > 1 else [])))
+        if self._dtype != np.uint8:
+            inputs = tf.bitcast(inputs, self._dtype)
+        weights = None if self._weights is None else tf.gather(self._weights, chosen)
+        return Batch(inputs, tf.gather(self._targets, chosen), weights, shares[step])
 
 
-def on_device(pixels: Images) -> Tensor:
-    """Put rows of uint8 on the device, as rows of int64 words that are padded with zeros.
+def on_device(rows: Inputs) -> Tensor:
+    """Put rows of numbers (samples x numbers) on the device, as rows of int64 words that are padded with zeros.
 
     A word holds eight pixels, because TensorFlow has no GPU kernel that gathers uint8: it would copy the data to the
     CPU at each step and gather there. (TensorFlow keeps int32 in the host's memory.) The transfer uses DLPack, because
     tf.constant needs three times the memory while it copies. TensorFlow aborts if an address is not aligned, so such
     rows are copied first.
     """
+    pixels = np.ascontiguousarray(rows).view(np.uint8)
     row = pixels.shape[1]
-    if row % WORD_BYTES or pixels.ctypes.data % ALIGNMENT_BYTES or not pixels.flags.c_contiguous:
+    if row % WORD_BYTES or pixels.ctypes.data % ALIGNMENT_BYTES:
         padded = aligned_empty((len(pixels), -(-row // WORD_BYTES) * WORD_BYTES), np.uint8)
         padded[:, :row] = pixels
         padded[:, row:] = 0

@@ -1,4 +1,4 @@
-"""Checkpoints: after each epoch, a folder with the model, the optimizer's variables and the history.
+"""Checkpoints: after each epoch, a folder with the model, the optimizer, the state of callbacks, and the history.
 
 A run needs nothing else to resume: the order of the data and the learning rate follow from the seed, the epoch and the
 optimizer's step count. The manifest, with the SHA-256 of each file, is moved into the folder last. A folder without a
@@ -10,8 +10,8 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,14 @@ from mnist_job.storage import files, owned
 from mnist_job.training.progress import Epoch
 
 if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
+    from mnist_job.training.callbacks import Callbacks
     from mnist_job.training.compiled import Compiled
 
 MODEL = "model.keras"
 OPTIMIZER = "optimizer.npz"
 HISTORY = "history.json"
 TRAINING = "training.json"
+CALLBACKS = "callbacks.pickle"
 MANIFEST = "manifest.json"
 
 
@@ -66,10 +68,18 @@ class Checkpoints:
     folder: str
     run: str
 
-    def save(self, model: "Compiled", history: list[Epoch], workers: int) -> None:
+    def save(
+        self,
+        model: "Compiled",
+        history: list[Epoch],
+        workers: int,
+        callbacks: "Callbacks | None" = None,
+        keep: Collection[int] = (),
+    ) -> None:
         """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
-        `workers` is the number of workers that trained the last epoch.
+        `workers` is the number of workers that trained the last epoch. The checkpoints of the epochs in `keep`
+        stay, too.
         """
         variables = io.BytesIO()
         np.savez(variables, *(np.asarray(variable) for variable in model.optimizer.variables))
@@ -79,6 +89,8 @@ class Checkpoints:
             HISTORY: json.dumps([asdict(row) for row in history]).encode(),
             TRAINING: json.dumps({"workers": workers}).encode(),
         }
+        if callbacks:
+            contents[CALLBACKS] = callbacks.state()
         path = f"{self.folder}/{len(history):07}-{self.run}"
         self.filesystem.create_dir(path, recursive=True)
         for name, content in contents.items():
@@ -86,15 +98,40 @@ class Checkpoints:
         manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         self._write(f"{path}/{MANIFEST}.new", json.dumps(manifest).encode())
         self.filesystem.move(f"{path}/{MANIFEST}.new", f"{path}/{MANIFEST}")
-        self._remove_old()
+        self._remove_old(keep)
 
     def newest(self) -> Checkpoint | None:
         """Return the newest intact checkpoint, or None if no checkpoint was saved yet.
 
         Raises TrainingError if there are checkpoints but none is intact, and OSError if they cannot be read.
         """
-        damaged = []
+        damaged: list[str] = []
+        found = self._intact(self._newest_first(), damaged)
+        if found is None and damaged:
+            raise TrainingError(
+                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from the beginning"
+            )
+        return found
+
+    def of_epoch(self, epoch: int, history: list[Epoch]) -> Checkpoint:
+        """Return the newest intact checkpoint of this epoch of a training with this history.
+
+        Raises TrainingError if there is none, and OSError if one cannot be read.
+        """
+        damaged: list[str] = []
         for name in self._newest_first():
+            if int(name[:7]) == epoch and (found := self._intact([name], damaged)) is not None:
+                if _digits(found.history) == _digits(history[:epoch]):
+                    return found
+                damaged.append(f"{name} is of another training")
+        raise TrainingError(
+            f"{self.folder}: the model of epoch {epoch}, the best one, is lost "
+            f"({'; '.join(damaged) or 'it has no checkpoint'}); --force trains again from the beginning"
+        )
+
+    def _intact(self, names: list[str], damaged: list[str]) -> Checkpoint | None:
+        """Return the first intact checkpoint of these. Add a description of each damaged one before it to `damaged`."""
+        for name in names:
             path = f"{self.folder}/{name}"
             try:
                 if not self._is_complete(name):
@@ -109,20 +146,19 @@ class Checkpoints:
                 damaged.append(f"{name}: {error}")
                 continue
             return Checkpoint(self.filesystem, path, manifest, history, workers, damaged)
-        if damaged:
-            raise TrainingError(
-                f"{self.folder}: no checkpoint is intact ({'; '.join(damaged)}); --force starts from the beginning"
-            )
         return None
 
-    def restore(self, path: str, manifest: Mapping[str, str], model: "Compiled") -> list[Epoch]:
-        """Load the checkpoint at `path` into the model and the optimizer, and return its history.
+    def restore(
+        self, path: str, manifest: Mapping[str, str], model: "Compiled", callbacks: "Callbacks | None" = None
+    ) -> list[Epoch]:
+        """Load the checkpoint at `path` into the model, the optimizer and the callbacks, and return its history.
 
         Raises Changed, before it changes anything, if a file does not match `manifest` any more, and OSError if a file
         cannot be read.
         """
         try:
-            contents = {name: self._verified(path, name, manifest) for name in (MODEL, OPTIMIZER, HISTORY)}
+            names = (MODEL, OPTIMIZER, HISTORY, *((CALLBACKS,) if callbacks else ()))
+            contents = {name: self._verified(path, name, manifest) for name in names}
         except ValueError as error:
             raise Changed(f"{path}: {error}") from error
         with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +168,11 @@ class Checkpoints:
                 network.load_weights(file)
         with np.load(io.BytesIO(contents[OPTIMIZER])) as arrays:
             for variable, name in zip(model.optimizer.variables, arrays.files, strict=True):
-                variable.assign(arrays[name])
+                # NumPy has no bfloat16: it was saved as two bytes.
+                kind = np.asarray(variable).dtype
+                variable.assign(arrays[name].view(kind) if kind.itemsize == 2 else arrays[name])
+        if callbacks:
+            callbacks.restore(contents[CALLBACKS])
         return [Epoch(**row) for row in json.loads(contents[HISTORY])]
 
     def _verified(self, path: str, file: str, manifest: Mapping[str, str]) -> bytes:
@@ -141,12 +181,13 @@ class Checkpoints:
             raise ValueError(f"{file} has changed since it was written")
         return content
 
-    def _remove_old(self) -> None:
+    def _remove_old(self, keep: Collection[int]) -> None:
         """Remove the oldest complete checkpoints, and unfinished ones that are older than a complete one."""
         complete = 0
         for name in self._newest_first():
             is_complete = self._is_complete(name)
-            if complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
+            stays = is_complete and int(name[:7]) in keep
+            if not stays and complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
                 owned.remove(self.filesystem, f"{self.folder}/{name}", owned.in_a_checkpoint)
             complete += is_complete
 
@@ -169,6 +210,11 @@ class Checkpoints:
     def _write(self, path: str, content: bytes) -> None:
         with self.filesystem.open_output_stream(path) as stream:
             stream.write(content)
+
+
+def _digits(history: list[Epoch]) -> str:
+    """Return all that is measured, as text: NaN is equal to NaN. A resumed run may have trained an epoch again."""
+    return repr([replace(row, seconds=0.0) for row in history])
 
 
 def _saved(model: "Compiled") -> bytes:

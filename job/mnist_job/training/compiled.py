@@ -4,7 +4,7 @@ The loop does what `fit` does, by the same public methods of Keras: `compute_los
 in `losses`, `compute_metrics`, and the compiled optimizer. A model whose class replaces one of these is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mnist_job.errors import UsageError
+from mnist_job.data.arrays import Split
+from mnist_job.errors import UsageError, one_line
 from mnist_job.models import saved_model
 from mnist_job.training import private
 from mnist_job.training.batches import Tensor
@@ -35,40 +36,52 @@ class Compiled:
     A model that was not compiled has no metric of Keras: the loop counts its hits, in fewer operations.
     """
 
-    def __init__(self, network: keras.Model, rate: Rate, images: Tensor, labels: Tensor, *, workers: int = 1) -> None:
+    def __init__(self, network: keras.Model, rate: Rate, examples: Split, *, synchronized: bool = False) -> None:
         """Compile the model, if its author did not, with Adam at `rate` and cross-entropy. Build all its parts.
 
-        `images` and `labels` are a few examples. With several `workers`, BatchNormalization uses the statistics of the
-        global batch. (With one it does so anyway, in arithmetic that rounds differently.)
+        `examples` are a few samples of the data. If `synchronized`, BatchNormalization uses the statistics of the
+        global batch. (With one worker it does so anyway, in arithmetic that rounds differently.)
 
         Raises UsageError if the loop cannot do what `fit` would do.
         """
         _check(network)
         self.network = network
         self.was_compiled = bool(network.compiled)
+        if not (self.was_compiled or examples.has_classes):
+            raise UsageError("it is not compiled, and the targets of the data are no class numbers; give it a loss")
         if not self.was_compiled:
             network.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-        answers = network(images, training=False)
+        given = network(examples.inputs, training=False)
+        answers = only(given)
         self._check_outputs(answers)
-        self._one_hot = int(answers.shape[-1]) if saved_model.loss_name(network.loss) in ONE_HOT else None
-        network.compute_loss(images, self.targets(labels), answers)
-        network.compute_metrics(images, self.targets(labels), answers)
+        self._one_hot = self._width(examples, answers)
+        targets = self.targets(examples.targets)
+        network.compute_loss(examples.inputs, targets, given, examples.weights)
+        network.compute_metrics(examples.inputs, targets, given, examples.weights)
         network.reset_metrics()
         self._seeds = [variable for variable in network.variables if variable.name == "seed_generator_state"]
         self._norms = [
             (layer, layer.synchronized)
             for layer in private.layers(network)
-            if isinstance(layer, keras.layers.BatchNormalization) and workers > 1
+            if synchronized and isinstance(layer, keras.layers.BatchNormalization)
         ]
-        for layer, _ in self._norms:
+        for layer in self.synchronized:
             layer.synchronized = True
 
     def _check_outputs(self, answers: Tensor) -> None:
-        if not self.was_compiled and not np.allclose(np.sum(answers, axis=-1), 1, atol=1e-3):
+        sums = np.sum(np.asarray(answers, np.float32), axis=-1)
+        if not self.was_compiled and not np.allclose(sums, 1, atol=saved_model.tolerance(answers.dtype.size)):
             raise UsageError(
                 "it is not compiled, and its outputs are no probabilities: end it with a softmax, or compile it with "
                 "SparseCategoricalCrossentropy(from_logits=True)"
             )
+
+    def _width(self, examples: Split, answers: Tensor) -> int | None:
+        """Return the length of one-hot rows, if the loss gets such rows instead of class numbers."""
+        loss = saved_model.loss_name(self.network.loss)
+        if loss in ONE_HOT and examples.has_classes:
+            return int(answers.shape[-1])
+        return examples.one_hot if examples.one_hot and "sparse" not in loss else None
 
     @property
     def optimizer(self) -> keras.Optimizer:
@@ -80,8 +93,19 @@ class Compiled:
         """The variables that the optimizer updates."""
         return list(self.network.trainable_variables)
 
+    @property
+    def measured(self) -> list[str]:
+        """The names of what the loop measures in each epoch: the loss, the accuracy, and other metrics."""
+        names = dict.fromkeys(("loss", *self.network.get_metrics_result()))
+        return [*names] if self.was_compiled else [*names, "accuracy"]
+
+    @property
+    def synchronized(self) -> list[keras.Layer]:
+        """The layers that this class lets use the statistics of the global batch."""
+        return [layer for layer, _ in self._norms]
+
     def targets(self, labels: Tensor) -> Tensor:
-        """Return class numbers as the loss takes them: as they are, or one-hot."""
+        """Return targets as the loss takes them: as they are or, if they are class numbers, perhaps one-hot."""
         return labels if self._one_hot is None else tf.one_hot(labels, self._one_hot)
 
     def reseed(self, *numbers: int) -> None:
@@ -106,8 +130,22 @@ class Compiled:
             yield self.network
         finally:
             self.network.compiled, self.network.optimizer = compiled, optimizer
-            for layer, _ in self._norms:
+            for layer in self.synchronized:
                 layer.synchronized = True
+
+
+def only(answers: Any) -> Tensor:
+    """Return the only output of a model. Raises UsageError if there are several, or if it has a name."""
+    if isinstance(answers, dict):
+        raise UsageError(f"it returns a dict of outputs ({_named(answers)}); return one tensor")
+    outputs = keras.tree.flatten(answers)
+    if len(outputs) != 1:
+        raise UsageError(f"it has {len(outputs)} outputs; a model that is trained here has one")
+    return outputs[0]
+
+
+def _named(names: Iterable[object]) -> str:
+    return one_line(", ".join(map(str, names)), 80)
 
 
 def _check(network: keras.Model) -> None:
@@ -117,6 +155,14 @@ def _check(network: keras.Model) -> None:
                 f"{type(network).__name__} has its own {name}(), which only `fit` calls; use add_loss(), or give loss "
                 "and metrics to compile()"
             )
+    # A subclass has no inputs here, and no names of outputs.
+    inputs = [tensor.name for tensor in getattr(network, "inputs", None) or ()]
+    for kind, names in (("inputs", inputs), ("outputs", getattr(network, "output_names", None) or ())):
+        if len(names) > 1:
+            raise UsageError(f"it has {len(names)} {kind} ({_named(names)}); a model that is trained here has one")
+    if network.compiled and isinstance(network.loss, dict | list | tuple):
+        kind = "dict" if isinstance(network.loss, dict) else "list"
+        raise UsageError(f"its loss is a {kind}; a model that is trained here has one output, and compile() one loss")
     reduction = getattr(network.loss, "reduction", MEANS[0]) if network.compiled else MEANS[0]
     if reduction not in MEANS:
         raise UsageError(

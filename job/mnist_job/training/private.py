@@ -40,3 +40,15 @@ def layers(network: keras.Layer) -> Iterator[keras.Layer]:
     for layer in getattr(network, "layers", ()):
         yield layer
         yield from layers(layer)
+
+
+def frozen(network: keras.Model) -> Iterator[keras.Variable]:
+    """Yield the frozen weights of a model: those that were made to be trained, in a layer that is not trainable.
+
+    Without the private way it yields none. The workers then also exchange frozen weights after each epoch, which
+    changes nothing but takes time.
+    """
+    for layer in (network, *layers(network)):
+        for variable in getattr(layer, "_trainable_variables", ()):
+            if not variable.trainable:
+                yield variable

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mnist_job.training.batches import ResidentBatches
-from mnist_job.training.progress import Progress, Tell
+from mnist_job.training.progress import Progress, Tell, finite
 
 REPORT_SECONDS = 1.0
 
@@ -57,7 +57,7 @@ class Reporter:
                 epoch,
                 step,
                 self._batches.steps,
-                train_loss=loss / seen,
+                train_loss=finite(loss / seen),
                 images_per_second=images / (now - began),
                 remaining_seconds=(now - self._began) / (steps - self._steps_before) * (self._all_steps - steps),
             )

@@ -25,6 +25,12 @@ class Code:
 
     files: Mapping[str, bytes] = field(default_factory=dict)
 
+    def __or__(self, other: "Code") -> "Code":
+        """Return the files of both. Raises UsageError if two different files have the same path."""
+        if clash := [name for name, content in other.files.items() if self.files.get(name, content) != content]:
+            raise UsageError(f"{clash[0]}: two different files have this name; give their folder by --code")
+        return Code({**self.files, **other.files})
+
     @property
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each file, in hexadecimal."""
