@@ -50,7 +50,8 @@ def trained(workers: int, runs: Mapping[str, JobConfig], folder: Path) -> dict[s
         joined = functools.cache(lambda: loop_joined(runs[next(iter(runs))]))
         loop_joined, loop.joined = loop.joined, lambda config: joined()  # a process can join a group only once
         for name, one in arguments.items():
-            sys.modules.pop(one["source"].module, None)  # its file was removed at the end of the former run
+            if (function := one["origin"].model.function) is not None:
+                sys.modules.pop(function.module, None)  # its file was removed at the end of the former run
             try:
                 worker.work(one)
             except JobError as error:  # on all workers alike: the next run can start
