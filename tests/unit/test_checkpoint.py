@@ -20,7 +20,7 @@ from mnist_job.evaluation.task import Evaluator
 from mnist_job.log import Log
 from mnist_job.models import origin as origins
 from mnist_job.models import reference
-from mnist_job.pipeline import job
+from mnist_job.pipeline import train
 from mnist_job.pipeline.stages import Run
 from mnist_job.results.outcome import TrainingRecord
 from mnist_job.storage.folder import RunFolder
@@ -216,7 +216,7 @@ def test_an_elastic_run_that_only_evaluates_reports_what_is_known_of_its_trainin
         Checkpoints(folder.filesystem, folder.checkpoints, RUN).save(trained, history(3), 3)
         summary = dataset.check(config, sources.read(config.data))
         origin = origins.read(config)
-        _, record = job._trained(Run(config, Log()), config, origin, summary, folder, Evaluator(config, Code()))
+        _, record = train.train(Run(config, Log()), config, origin, summary, folder, Evaluator(config, Code()))
     assert record == TrainingRecord(3, None, None, history(3), 3, "all epochs are trained")
 
 
@@ -241,12 +241,12 @@ def second_is_best(trained, tmp_path) -> Checkpoints:
 def test_the_best_epochs_checkpoint_is_kept_besides_the_newest_and_its_model_is_the_result(second_is_best, tmp_path):
     assert sorted(path.name[:7] for path in (tmp_path / "checkpoints").iterdir()) == ["0000002", "0000004", "0000005"]
     newest = second_is_best.newest()
-    kept, record = job._kept(second_is_best, BEST, newest, 0, 1.0)
+    kept, record = train.kept(second_is_best, BEST, newest, 0, 1.0)
     assert kept.path == str(tmp_path / f"checkpoints/0000002-{RUN}")
     assert (record.kept.epoch, record.ended) == (2, "all epochs are trained")
     assert repr(record.history) == repr(WHOLE)
     assert kept.manifest[MODEL] != newest.manifest[MODEL]
-    last, record = job._kept(second_is_best, BEST.model_copy(update={"keep": "last"}), newest, 0, 1.0)
+    last, record = train.kept(second_is_best, BEST.model_copy(update={"keep": "last"}), newest, 0, 1.0)
     assert (last, record.kept.epoch) == (newest, 5)
 
 
@@ -254,7 +254,7 @@ def test_the_best_epochs_checkpoint_is_kept_besides_the_newest_and_its_model_is_
 def test_no_other_model_takes_the_place_of_the_best_one(second_is_best, tmp_path, how):
     damage(tmp_path / "checkpoints" / f"0000002-{RUN}" / MODEL, how)
     with pytest.raises(TrainingError, match=rf"the model of epoch 2, the best one, is lost \(0000002-{RUN}: .*--force"):
-        job._kept(second_is_best, BEST, second_is_best.newest(), 0, 1.0)
+        train.kept(second_is_best, BEST, second_is_best.newest(), 0, 1.0)
 
 
 def test_a_best_model_of_another_training_is_not_taken(trained, second_is_best, tmp_path):

@@ -1,8 +1,8 @@
-"""The declaration of a setting: a pydantic field with a group, a help text and a few more properties."""
+"""The declaration of a setting: a pydantic field with a group, a help text and a few more properties; and of a part."""
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 Group = Literal["data", "training", "where it runs", "where results go", "bounds", "what it prints"]
@@ -40,3 +40,9 @@ def declared(field: FieldInfo, name: Literal["affects_result", "group", "place",
     """Return a property that `setting` has given to the field."""
     assert isinstance(field.json_schema_extra, dict)
     return field.json_schema_extra[name]
+
+
+class Part(BaseModel):
+    """Settings, which never change. Unknown names, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)

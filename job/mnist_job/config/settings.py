@@ -9,16 +9,10 @@ from typing import Any
 
 from pydantic import ValidationInfo, field_validator
 
-from mnist_job.config.parts import (
-    DataSettings,
-    DeliverySettings,
-    EvaluatorSettings,
-    GateSettings,
-    Part,
-    TrainerSettings,
-)
-from mnist_job.config.setting import declared, setting
+from mnist_job.config.parts import DeliverySettings, EvaluatorSettings, GateSettings, TrainerSettings
+from mnist_job.config.setting import Part, declared, setting
 from mnist_job.config.texts import worker_range
+from mnist_job.config.training import DataSettings
 
 FORMER_DEFAULTS: dict[str, Any] = {
     "validation_split": "tail",

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mnist_job.config.parts import TrainingDataSettings
 from mnist_job.config.setting import declared
 from mnist_job.config.sources import flag
+from mnist_job.config.training import TrainingDataSettings
 from mnist_job.data import fits, sources, split
 from mnist_job.data.arrays import Split
 from mnist_job.data.fits import shape_text

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mnist_job.config.parts import TrainingDataSettings
+from mnist_job.config.training import TrainingDataSettings
 from mnist_job.data import dataset
 from mnist_job.data.arrays import Split
 from mnist_job.data.sources import Source

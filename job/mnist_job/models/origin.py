@@ -5,7 +5,7 @@ from typing import NamedTuple
 from mnist_job.code import function
 from mnist_job.code.files import Code
 from mnist_job.code.function import Function
-from mnist_job.config.parts import LoopSettings
+from mnist_job.config.training import LoopSettings
 from mnist_job.data import sources
 from mnist_job.data.sources import Source as Data
 from mnist_job.errors import UsageError

@@ -5,41 +5,34 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.code import files as files_of_code
 from mnist_job.code.apart import Apart
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
 from mnist_job.data.sources import Source as Data
-from mnist_job.distributed import capacity, cluster, trainer
+from mnist_job.distributed import capacity, cluster
 from mnist_job.errors import (
     ClusterError,
     DataError,
     DeliveryError,
     EvaluationError,
     QualityError,
-    TrainingError,
     UsageError,
 )
 from mnist_job.evaluation.task import Candidate, Evaluator
-from mnist_job.kubernetes import result
 from mnist_job.log import Log
 from mnist_job.models import origin as origins
 from mnist_job.models import saved_model
-from mnist_job.models.origin import Origin
-from mnist_job.pipeline import checks, delivery, gates
-from mnist_job.pipeline.display import counted
+from mnist_job.pipeline import checks, delivery, gates, train
 from mnist_job.pipeline.stages import Run
 from mnist_job.report import page
-from mnist_job.results import earlier, exporter, live, metrics
+from mnist_job.results import earlier, exporter, metrics
 from mnist_job.results.earlier import Record
 from mnist_job.results.outcome import Outcome, TrainingRecord
-from mnist_job.results.tensorboard import EventFiles
 from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
 from mnist_job.training import stopping
-from mnist_job.training.checkpoint import MODEL, Checkpoint, Checkpoints
-from mnist_job.training.progress import News, Progress, Start
+from mnist_job.training.checkpoint import MODEL
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:
@@ -80,7 +73,7 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 evaluator = Evaluator(config, origin.code)
                 if cluster.is_local(config):  # its CPUs are partly idle until the workers start to train
                     evaluator.prepare(cluster.this_node())
-                trained, record = _trained(this, config, origin, summary, folder, evaluator)
+                trained, record = train.train(this, config, origin, summary, folder, evaluator)
                 this.display.training(record, config.epochs)
                 trusted = not origin.model.is_reference
                 module = origin.model.function.module if origin.model.function is not None else ""
@@ -113,54 +106,6 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
             verdict = _publish(this, outcome, folder, {})
     if verdict is not None:
         raise verdict
-
-
-def _trained(
-    this: Run, config: JobConfig, origin: Origin, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
-) -> tuple[Checkpoint, TrainingRecord]:
-    """Train, and return the checkpoint of the kept epoch and the record of the training.
-
-    If training has ended in an earlier run, which did not finish the evaluation, train nothing.
-    """
-    started = time.time()
-    checkpoints = Checkpoints(folder.filesystem, folder.checkpoints, this.identity.run)
-    with this.stage("worker_start", TrainingError):
-        last = checkpoints.newest()
-        done = len(last.history) if last else 0
-        if last is not None and stopping.ended(last.history, config) is not None:
-            return _kept(checkpoints, config, last, None, None)
-    doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
-    with (
-        this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
-        EventFiles.opened(folder, this.log) as event_files,
-        live.Gauges.opened(config.name, config.epochs) as gauges,
-    ):
-        assert shown is not None
-
-        def on_entry(entry: News) -> None:
-            shown.entry(entry)
-            event_files.show(entry)
-            match entry:
-                case Start(node=node):
-                    evaluator.prepare(node)
-                case Progress():
-                    gauges.show(entry)
-
-        try:
-            trained = trainer.train(config, origin, summary.training_facts, folder, checkpoints, this.clock, on_entry)
-        except TrainingError as error:
-            raise result.explained(error, config.kubernetes_rayjob, HASTY_SECONDS) from error.__cause__
-        return _kept(checkpoints, config, trained.checkpoint, trained.restarts, time.time() - started)
-
-
-def _kept(
-    checkpoints: Checkpoints, config: JobConfig, last: Checkpoint, restarts: int | None, seconds: float | None
-) -> tuple[Checkpoint, TrainingRecord]:
-    """Return the checkpoint of the kept epoch, and the record of a training that has ended. Raises TrainingError."""
-    epoch = stopping.kept_epoch(last.history, config)
-    kept = last if epoch == len(last.history) else checkpoints.of_epoch(epoch, last.history)
-    ended = stopping.ended(last.history, config)
-    return kept, TrainingRecord(last.workers, restarts, seconds, last.history, epoch, ended)
 
 
 def _evaluated(

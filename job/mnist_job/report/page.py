@@ -15,7 +15,6 @@ from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, 
 from mnist_job.phases import PHASES
 from mnist_job.report import plots
 from mnist_job.results.outcome import Outcome, TrainingRecord
-from mnist_job.training.progress import Epoch
 
 MOST_ROWS = 100  # the most rows of a table
 FEW_ROWS = 12  # a table of epochs with more rows is folded
@@ -110,14 +109,14 @@ def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
         f"Validation is measured after each epoch, and the test once, with the weights of {which}.</p>\n"
         '<div class="plots">'
         + _figure("Loss", plots.loss(history, evaluation, kept))
-        + (_figure("Accuracy", plots.accuracy(history, evaluation, kept)) if _has_accuracy(history) else "")
+        + (
+            _figure("Accuracy", plots.accuracy(history, evaluation, kept))
+            if any(row.validation_accuracy is not None for row in history)
+            else ""
+        )
         + _figure("Learning rate", plots.learning_rate(history))
         + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )
-
-
-def _has_accuracy(history: list[Epoch]) -> bool:
-    return any(value is not None for row in history for value in (row.train_accuracy, row.validation_accuracy))
 
 
 def _classes(evaluation: Evaluation) -> str:

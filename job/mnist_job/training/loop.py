@@ -13,7 +13,7 @@ import keras
 import ray.train.collective
 import tensorflow as tf
 
-from mnist_job.config.parts import LoopSettings
+from mnist_job.config.training import LoopSettings
 from mnist_job.data import dataset, verify
 from mnist_job.models.origin import Origin
 from mnist_job.models.source import Shapes

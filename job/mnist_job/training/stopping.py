@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from mnist_job.bounds import CHECKPOINTS_TO_KEEP
-from mnist_job.config.parts import LoopSettings
+from mnist_job.config.training import LoopSettings
 from mnist_job.errors import UsageError
 from mnist_job.training.progress import Epoch
 

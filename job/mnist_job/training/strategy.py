@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import tensorflow as tf
 
-from mnist_job.config.parts import LoopSettings
+from mnist_job.config.training import LoopSettings
 from mnist_job.errors import ClusterError
 from mnist_job.training import private
 
