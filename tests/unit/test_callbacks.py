@@ -31,7 +31,6 @@ from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
 from tests.store import RUN
 from tests.unit.here import here
-from tests.unit.here import here
 
 HEAD = "import keras\nfrom keras.callbacks import *\n"
 NOTEBOOK = """
