@@ -4,7 +4,7 @@
     python -m ops.benchmark tables benchmark.json [of-another-machine.json ...]
 
 Each row is a whole process, from its start to its result, on the real MNIST. It trains 10 epochs (Ray's
-TensorflowTrainer: 2, a user's CNN: 5) with a global batch of 32, unless its title says another number. All rows are run
+TensorflowTrainer: 2, a user's CNN: 6) with a global batch of 32, unless its title says another number. All rows are run
 one after another, and this is repeated three times (with --quick only once), so that a machine that gets slower affects
 all rows. `sweep`, the steps for each batch and network, is measured once. `run` prints the tables of
 docs/performance.md, and `tables` prints them for several machines.

@@ -12,7 +12,7 @@ import numpy as np
 from ops.benchmark import cnn
 
 
-def main(data: str, epochs: str = "5") -> None:
+def main(data: str, epochs: str = "6") -> None:
     with np.load(data) as arrays:
         x_train, y_train, x_test, y_test = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     model = cnn.model()

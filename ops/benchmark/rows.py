@@ -31,7 +31,7 @@ class Row:
     epochs: int = 10
 
 
-CNN = ("--model", f"{Path(__file__).with_name('cnn.py')}:model", "--epochs", "5")
+CNN = ("--model", f"{Path(__file__).with_name('cnn.py')}:model", "--epochs", "6")
 BY_256 = ("256", "0.004")
 ROWS = (
     Row("notebook", "Keras `fit` on TensorFlow: the notebook as a script", ("notebook", "1")),
@@ -61,20 +61,20 @@ ROWS = (
         flags=("--workers", "2", "--batch-size", BY_256[0], "--learning-rate", BY_256[1]),
         saves=True,
     ),
-    Row("cnn-fit", "Keras `fit`: a user's CNN, on all CPUs", ("cnn_fit", "5"), epochs=5),
+    Row("cnn-fit", "Keras `fit`: a user's CNN, on all CPUs", ("cnn_fit", "6"), epochs=6),
     Row(
         "cnn-1",
         "this job: a user's CNN, 1 worker with 2 CPUs",
         flags=(*CNN, "--workers", "1", "--cpus-per-worker", "2"),
         saves=True,
-        epochs=5,
+        epochs=6,
     ),
     Row(
         "cnn-2",
         "this job: a user's CNN, 2 workers with a CPU each",
         flags=(*CNN, "--workers", "2"),
         saves=True,
-        epochs=5,
+        epochs=6,
     ),
 )
 NAMES = [row.name for row in ROWS]

@@ -38,6 +38,7 @@ def trained(workers: int, runs: Mapping[str, JobConfig], folder: Path) -> dict[s
 
     def work(_: dict[str, Any]) -> None:
         import functools
+        import sys
 
         from mnist_job.distributed import worker
         from mnist_job.errors import JobError
@@ -49,6 +50,8 @@ def trained(workers: int, runs: Mapping[str, JobConfig], folder: Path) -> dict[s
         joined = functools.cache(lambda: loop_joined(runs[next(iter(runs))]))
         loop_joined, loop.joined = loop.joined, lambda config: joined()  # a process can join a group only once
         for name, one in arguments.items():
+            if (function := one["origin"].model.function) is not None:
+                sys.modules.pop(function.module, None)  # its file was removed at the end of the former run
             try:
                 worker.work(one)
             except JobError as error:  # on all workers alike: the next run can start

@@ -90,7 +90,7 @@ def test_rows_of_other_epochs_have_a_table_of_their_own():
     text = tables.tables([[result("job-1", 0), result("cnn-fit", 0, training=4.0), result("cnn-2", 0, training=3.0)]])
     whole, of_the_cnn, ratios = text.split("\n\n")
     assert "training of 10 epochs" in whole
-    assert "training of 5 epochs" in of_the_cnn
+    assert "training of 6 epochs" in of_the_cnn
     assert len(lines(of_the_cnn, "")) == 4
     (line,) = lines(ratios, "this job: a user's CNN, 2 workers")
     assert line.split(" | ")[2] == "0.75"

@@ -89,7 +89,7 @@ def train(config: JobConfig, start: Origin, folder: Path, monkeypatch, *, until:
     checkpoints = Checkpoints(fs.LocalFileSystem(), str(folder / "checkpoints"), RUN)
     checked = dataset.check(config, start.data).training_facts
     (folder / str(until)).mkdir(exist_ok=True, parents=True)
-    with start.code.importable(folder / str(until)), suppress(Killed):
+    with here(start.code, folder / str(until)), suppress(Killed):
         loop.train(config, start, checked, checkpoints, tell, Clock())
     newest = checkpoints.newest()
     assert newest is not None

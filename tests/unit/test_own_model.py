@@ -1,5 +1,7 @@
 """Test models of a user's file: its code is found, tried and named, and its faults are told with its own line."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -35,6 +37,13 @@ print("as a notebook does")
 def model():
     network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), Twice(), layers.Dense(3)])
     network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return network
+"""
+
+LOGITS = """
+def model():
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(3)])
+    network.compile("sgd", "sparse_categorical_crossentropy")
     return network
 """
 
@@ -84,8 +93,9 @@ def test_a_compiled_model_with_its_own_layer_and_its_own_modules_in_a_process_of
         ("def model():\n" + network("3, 'softmax'", "(9, 9)"), "cannot be trained on this data: "),
         ("def model():\n" + network("3"), "is not compiled, and its outputs are no probabilities"),
         ("def model():\n" + network("2, 'softmax'"), "gives 2 outputs, but the data has 3 classes"),
+        (LOGITS, "gives rows that do not sum to 1, so they are not probabilities; end the model with a softmax"),
     ],
-    ids=["import", "syntax", "exit", "function", "no model", "frame", "shape", "logits", "classes"],
+    ids=["import", "syntax", "exit", "function", "no model", "frame", "shape", "logits", "classes", "compiled logits"],
 )
 def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
     with pytest.raises(UsageError) as refused:
@@ -150,6 +160,42 @@ def test_a_model_that_replaces_a_step_of_fit_is_refused(name):
     replaced = type("Mine", (keras.Sequential,), {name: lambda self, *_: None})
     with pytest.raises(UsageError, match=rf"Mine has its own {name}\(\)"):
         Compiled(replaced([keras.Input((8, 8))]), 1e-3, EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("loss", "refusal"),
+    [
+        (lambda targets, answers: tf.reduce_mean(answers), r"the loss <lambda> is one number for all samples"),
+        (keras.losses.Dice(), "the loss dice is one number for all samples"),
+        (keras.losses.Circle(), "the loss compares the samples of a batch"),
+    ],
+    ids=["mean", "dice", "circle"],
+)
+def test_a_loss_that_depends_on_the_workers_part_of_a_batch_is_refused(loss, refusal):
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    network.compile("sgd", loss)
+    with pytest.raises(UsageError, match=refusal):
+        Compiled(network, 1e-3, replace(EXAMPLES, one_hot=3))
+
+
+def test_a_loss_of_ones_own_gets_the_targets_as_keras_gives_them():
+    """With one output: a column of floats, as the answers are."""
+    seen = []
+
+    def loss(targets, answers):
+        seen.append((targets.shape, targets.dtype))
+        return keras.losses.mean_squared_error(targets, answers)
+
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    network.compile("sgd", loss)
+    Compiled(network, 1e-3, EXAMPLES)
+    assert seen == [((16, 1), tf.float32)] * 2  # by this program, and by Keras
+
+
+def test_a_loss_of_integer_labels_gets_them():
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+    network.compile("sgd", keras.losses.CategoricalGeneralizedCrossEntropy(), metrics=["accuracy"])
+    assert Compiled(network, 1e-3, EXAMPLES).targets(EXAMPLES.targets) is EXAMPLES.targets
 
 
 def test_a_loss_that_is_a_sum_is_refused():

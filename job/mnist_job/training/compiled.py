@@ -21,8 +21,8 @@ from mnist_job.training.batches import Tensor
 # Losses of Keras that compare a probability for each class with one-hot labels. All others get labels as they are.
 ONE_HOT = frozenset(
     {
-        *("categorical_crossentropy", "categorical_focal_crossentropy", "categorical_generalized_cross_entropy"),
-        *("categorical_hinge", "kl_divergence", "cosine_similarity"),
+        *("categorical_crossentropy", "categorical_focal_crossentropy", "categorical_hinge", "kl_divergence"),
+        "cosine_similarity",
     }
 )
 REPLACED = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -56,6 +56,8 @@ class Compiled:
         self._check_outputs(answers)
         self._one_hot = self._width(examples, answers)
         targets = self.targets(examples.targets)
+        if network.loss is not None:
+            _check_loss(network.loss, targets, answers)
         network.compute_loss(examples.inputs, targets, given, examples.weights)
         network.compute_metrics(examples.inputs, targets, given, examples.weights)
         network.reset_metrics()
@@ -163,10 +165,26 @@ def _check(network: keras.Model) -> None:
     if network.compiled and isinstance(network.loss, dict | list | tuple):
         kind = "dict" if isinstance(network.loss, dict) else "list"
         raise UsageError(f"its loss is a {kind}; a model that is trained here has one output, and compile() one loss")
+    if network.compiled and saved_model.loss_name(network.loss) == "circle":
+        raise UsageError("the loss compares the samples of a batch: it would depend on the number of workers")
     reduction = getattr(network.loss, "reduction", MEANS[0]) if network.compiled else MEANS[0]
     if reduction not in MEANS:
         raise UsageError(
             f"the loss has reduction={reduction!r}: it would depend on the number of workers; leave it out"
+        )
+
+
+def _check_loss(loss: Any, targets: Tensor, answers: Tensor) -> None:
+    """Check that the loss has a value for each sample, when it is called as Keras calls it."""
+    found = keras.losses.get(loss)
+    targets, answers = (tf.cast(values, keras.config.floatx()) for values in (targets, answers))
+    if not isinstance(found, keras.Loss) and answers.shape[-1] == 1 and targets.shape.rank < answers.shape.rank:
+        targets = tf.expand_dims(targets, -1)
+    values = found.call(targets, answers) if isinstance(found, keras.Loss) else found(targets, answers)
+    if values.shape.rank == 0:
+        raise UsageError(
+            f"the loss {saved_model.loss_name(loss)} is one number for all samples of a batch, so it would depend on "
+            "the number of workers; let it return a number for each sample, without a mean over the batch"
         )
 
 

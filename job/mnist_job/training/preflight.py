@@ -1,6 +1,7 @@
 """Try a user's model on a few examples before workers start, in a process of its own: the driver has no TensorFlow.
 
-The trial is everything that a run does with a model: build it, train it for a step, validate, save and load it.
+The trial is everything that a run does with a model: build it, train it for a step, validate, save, load and evaluate
+it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from mnist_job.code.files import told
 from mnist_job.code.function import Function
 from mnist_job.config.sources import flag
 from mnist_job.data.arrays import Split
-from mnist_job.errors import JobError, UsageError
+from mnist_job.errors import EvaluationError, JobError, UsageError
 from mnist_job.models import saved_model
 from mnist_job.models.source import Shapes, Source
 
@@ -103,9 +104,11 @@ def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split
     try:
         with TemporaryDirectory() as folder, model.as_given() as given:
             given.save(file := Path(folder) / "model.keras")
-            saved_model.load_own(file)
+            loaded = saved_model.load_own(file)
     except Exception as error:
         raise UsageError(f"--model {source.name}: cannot be saved and loaded: {told(error)}") from error
+    if examples.has_classes and saved_model.is_classifier(loaded):
+        _check_probabilities(loaded, examples, f"--model {source.name}")
     try:
         Callbacks(own, model, lambda value: value, epochs=1, steps=1).state()
     except JobError as error:
@@ -118,6 +121,15 @@ def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split
         model.measured,
         bool(inner.use_ema),
     )
+
+
+def _check_probabilities(network: "keras.Model", examples: Split, name: str) -> None:
+    """Check that the evaluation can measure what the model gives. Raises UsageError."""
+    try:
+        for _ in saved_model.probabilities(network, examples.inputs, name):
+            pass
+    except EvaluationError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_outputs(network: "keras.Model", classes: int | None) -> None:
