@@ -2,16 +2,20 @@
 
 import hashlib
 
+import keras
 import pytest
 from pyarrow import fs
 
+from mnist_job.code import files
 from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation.task import Candidate, _Process, compiled_metrics
-from mnist_job.models import reference
+from mnist_job.models import reference, source
+from mnist_job.models.source import Shapes
 from mnist_job.storage.files import File
+from tests.unit.here import here
 
 DATA = sources.read("digits")
 DIGITS = dataset.check_test(DATA)
@@ -75,3 +79,38 @@ def test_metrics_that_cannot_be_published_are_refused(loss, reason):
     network.compile("sgd", loss)
     with pytest.raises(EvaluationError, match=f"^model.keras: {reason}"):
         compiled_metrics(network, dataset.load_test(DATA), "model.keras")
+
+
+REGISTERED = """
+import keras
+
+@keras.saving.register_keras_serializable("of a test")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+def model():
+    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), Twice(), keras.layers.Dense(10, "softmax")])
+    network.compile("sgd", "sparse_categorical_crossentropy")
+    return network
+"""
+
+
+def test_a_registered_layer_is_found_in_the_users_code(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/layers.py").write_text(REGISTERED)
+    code = files.read(str(tmp_path), [])
+    model = source.read("parts/layers.py:model", {}, str(tmp_path), ())
+    with here(code, tmp_path / "imported"):
+        model.build(Shapes((8, 8), 10, 16, 0)).save(tmp_path / "model.keras")
+    saved = File(fs.LocalFileSystem(), str(tmp_path / "model.keras"))
+    for modules in ((), code.registering):
+        keras.saving.get_custom_objects().pop("of a test>Twice", None)  # as in a process that has not imported it
+        candidate = Candidate(saved, saved.path, trusted=True, modules=modules)
+        with here(Code(), tmp_path / "none"):
+            evaluator = _Process(JobConfig(data="digits"), code, early=False)
+            if modules:
+                assert evaluator.evaluate(candidate, DATA, DIGITS)[0].samples == 360
+            else:
+                with pytest.raises(EvaluationError, match="cannot be loaded"):
+                    evaluator.evaluate(candidate, DATA, DIGITS)

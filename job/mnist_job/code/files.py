@@ -36,6 +36,12 @@ class Code:
         """The SHA-256 of each file, in hexadecimal."""
         return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.files.items())}
 
+    @property
+    def registering(self) -> tuple[str, ...]:
+        """The names of the modules that register classes with Keras, which finds them only after their import."""
+        found = [name for name, content in self.files.items() if b"register_keras_serializable" in content]
+        return tuple(name.removesuffix(".py").replace("/", ".") for name in sorted(found) if name.endswith(".py"))
+
     @contextmanager
     def importable(self, folder: Path) -> Iterator[None]:
         """Write the files below `folder`, and let Python import them in this context, before all other packages."""

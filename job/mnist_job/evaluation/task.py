@@ -33,15 +33,15 @@ if TYPE_CHECKING:  # imported by the process that evaluates
 class Candidate(NamedTuple):
     """A saved model to evaluate: its file, its name in messages, and the SHA-256 that it must have (None: any).
 
-    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's. Then `module`
-    is imported first, if there is one: Keras finds only classes whose module was imported.
+    Only if it is `trusted`, code in it is run: that of a Lambda layer, or of a class that is not Keras's. Then
+    `modules` are imported first: Keras finds only registered classes whose module was imported.
     """
 
     file: files.File
     name: str
     sha256: str | None = None
     trusted: bool = False
-    module: str = ""
+    modules: tuple[str, ...] = ()
 
 
 class Evaluator:
@@ -136,8 +136,8 @@ class _Process:
             held = _read(candidate)
             with temporary.private() as folder, self._code.importable(folder):
                 test = verify.load_test(data, checked)
-                if candidate.module:
-                    importlib.import_module(candidate.module)
+                for module in candidate.modules:
+                    importlib.import_module(module)
                 only_classes = test.has_classes and not candidate.trusted
                 network = loaded(held, candidate, compiled=not only_classes, on_gpu=self._config.evaluate_on_gpu)
                 metrics = {} if only_classes else compiled_metrics(network, test, name)

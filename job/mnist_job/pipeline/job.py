@@ -76,8 +76,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 trained, record = train.train(this, config, origin, summary, folder, evaluator)
                 this.display.training(record, config.epochs)
                 trusted = not origin.model.is_reference
-                module = origin.model.function.module if origin.model.function is not None else ""
-                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted, module)
+                modules = (origin.model.function.module,) if origin.model.function is not None else ()
+                candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted, modules)
                 outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
@@ -95,7 +95,8 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
             data = sources.read(config.data, config.code)
             own = files_of_code.read(config.code, []) | data.code
             model = saved_model.existing(config.model)
-            candidate = Candidate(model, files.shown(config.model), trusted=config.code is not None)
+            trusted = config.code is not None
+            candidate = Candidate(model, files.shown(config.model), None, trusted, own.registering if trusted else ())
         with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
             checked = checks.data(apart, data, dataset.check_test, data)
         with _cluster(this):
