@@ -90,7 +90,8 @@ class Twice(keras.layers.Layer):
         return 2 * x
 
 def model():
-    network = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), Twice(), keras.layers.Dense(10, "softmax")])
+    layers = [keras.layers.Flatten(), Twice(), keras.layers.Dense(10, "softmax")]
+    network = keras.Sequential([keras.Input((8, 8)), *layers])
     network.compile("sgd", "sparse_categorical_crossentropy")
     return network
 """
