@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from mnist_job.code.files import FOLDER, Code
 
 
@@ -18,9 +20,13 @@ class Here:
 
 @contextmanager
 def here(code: Code, folder: Path) -> Iterator[Here]:
-    """Make the code importable in this context, without the modules of earlier ones."""
+    """Make the code importable in this context, without the modules of earlier ones. A dtype policy ends with it."""
     for name, module in list(sys.modules.items()):
         if f"/{FOLDER}/" in str(getattr(module, "__file__", None)):
             del sys.modules[name]
-    with code.importable(folder):
-        yield Here()
+    former = keras.config.dtype_policy()
+    try:
+        with code.importable(folder):
+            yield Here()
+    finally:
+        keras.config.set_dtype_policy(former)

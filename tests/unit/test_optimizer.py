@@ -87,3 +87,13 @@ def test_a_keras_that_hides_adams_moments_is_used_as_it_is(monkeypatch):
     monkeypatch.setattr(optimizer, "_adam", lambda *_: pytest.fail("the moments are not known"))
     weights = variables()
     optimizer.update(keras.optimizers.Adam(), weights)([np.ones(v.shape, np.float32) for v in weights])
+
+
+def test_an_optimizer_that_is_built_keeps_its_variables():
+    """Like that of a saved model. Keras's loss scale would get a second set of them."""
+    variables = [keras.Variable(np.ones(3, np.float32))]
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(momentum=0.9))
+    scaled.build(variables)
+    before = list(scaled.variables)
+    optimizer.update(scaled, variables)
+    assert [id(variable) for variable in scaled.variables] == [id(variable) for variable in before]

@@ -39,7 +39,8 @@ def update(optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> C
     For plain Adam it is TensorFlow's kernel, one for each variable. Keras uses about ten operations instead, and each
     of them reads and writes the whole variable.
     """
-    optimizer.build(variables)
+    if not optimizer.built:  # that of a saved model is built; one with a loss scale would get its variables twice
+        optimizer.build(variables)
     plain = all(variable.dtype == "float32" and variable.constraint is None for variable in variables)
     if plain and _is_plain_adam(optimizer) and (moments := private.moments(optimizer)) is not None:
         return lambda gradients: _adam(optimizer, variables, moments, gradients)
