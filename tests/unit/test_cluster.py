@@ -12,6 +12,7 @@ import yaml
 from mnist_job.config.settings import JobConfig
 from mnist_job.distributed import cluster
 from mnist_job.errors import DeliveryError, UsageError
+from mnist_job.evaluation.measures import Evaluation
 from mnist_job.kubernetes import result
 from mnist_job.results.outcome import Identity
 from tests.unit.test_metrics import failed, outcome
@@ -121,6 +122,12 @@ def test_a_success_fills_the_configmap(api):
     }
 
 
+def test_the_model_is_the_saved_one_and_not_the_users_function(api):
+    own = Identity.of(CONFIG.model_copy(update={"model": "notebook.py:model"}))
+    result.write_result(outcome(identity=own), "nightly-result", 5)
+    assert api.requests[0][2]["data"]["model"] == "s3://bucket/runs/nightly/model.keras"
+
+
 def test_a_failure_removes_the_values_of_the_run_before_and_keeps_the_last_success(api):
     result.write_result(failed(), "nightly-result", 5)
     data = api.requests[0][2]["data"]
@@ -140,6 +147,7 @@ def test_a_model_that_is_too_poor_is_reported_with_its_accuracy(api):
     ("ended", "kind", "reason", "message"),
     [
         (outcome(), "Normal", "Succeeded", "test accuracy 0.7500, test loss 0.2500"),
+        (outcome(evaluation=Evaluation(4, 0.25)), "Normal", "Succeeded", ": test loss 0.2500"),
         (failed(5), "Warning", "TrainingError", "exit code 5: broken"),
         (outcome(exit_code=7, reason="low"), "Warning", "QualityError", "test loss 0.2500; exit code 7: low"),
         (outcome(exit_code=3, reason="long" * 999, evaluation=None), "Warning", "DataError", "longlong"),

@@ -157,8 +157,9 @@ def changes(before: State | None, state: State) -> Iterator[str]:
             yield f"pod {pod.name} waits: {pod.waits}"
     if state.progress and state.progress != (before and before.progress):
         yield state.progress
-    if state.result and "accuracy" in state.result:
-        yield f"test accuracy {float(state.result['accuracy']):.4f}, test loss {float(state.result['loss']):.4f}"
+    found = state.result or {}  # a model that is no classifier has no accuracy
+    if measured := [f"test {name} {float(found[name]):.4f}" for name in ("accuracy", "loss") if name in found]:
+        yield ", ".join(measured)
 
 
 def _last_line(text: str | None) -> str | None:

@@ -117,7 +117,9 @@ def _json(facts: dict[str, str | None]) -> str:
 
 def _model(outcome: Outcome) -> str:
     config = outcome.identity.config
-    return config.get("model") or files.below(config["output"], f"{outcome.identity.name}/{MODEL}")
+    if outcome.training is None:  # the model that was evaluated, not the function that a run's network comes from
+        return str(config["model"])
+    return files.below(config["output"], f"{outcome.identity.name}/{MODEL}")
 
 
 def _sentence(outcome: Outcome) -> str:
