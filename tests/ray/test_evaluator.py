@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import sources
 from mnist_job.distributed import cluster
 from mnist_job.evaluation import task
 from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.storage.files import File
+from mnist_job.usercode.files import Code
 
 
 @pytest.fixture(scope="module", autouse=True)

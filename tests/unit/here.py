@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from mnist_job.code.files import FOLDER, Code
+from mnist_job.usercode.files import FOLDER, Code
 
 
 class Here:

@@ -14,7 +14,6 @@ import tensorflow as tf
 from keras import layers
 from pyarrow import fs
 
-from mnist_job.code import function
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.data.arrays import Split
@@ -29,6 +28,7 @@ from mnist_job.training.callbacks import INSTEAD, NOT_CALLED, Callbacks
 from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
+from mnist_job.usercode import function
 from tests.store import RUN
 from tests.unit.here import here
 

@@ -11,7 +11,6 @@ import pytest
 from pyarrow import fs
 
 from mnist_job.bounds import worth_a_restart
-from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.data.arrays import Split
@@ -28,6 +27,7 @@ from mnist_job.training import stopping
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
+from mnist_job.usercode.files import Code
 from tests.store import LATER, RUN
 
 FILES = (MODEL, OPTIMIZER, HISTORY, TRAINING, MANIFEST)

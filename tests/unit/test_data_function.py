@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from mnist_job.code.apart import Apart
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import arrays, dataset, sources, verify
 from mnist_job.data.arrays import Split
 from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
+from mnist_job.usercode.apart import Apart
 from tests.unit.here import here
 
 X = np.arange(60.0).reshape(20, 3)

@@ -6,8 +6,6 @@ import keras
 import pytest
 from pyarrow import fs
 
-from mnist_job.code import files
-from mnist_job.code.files import Code
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
@@ -15,6 +13,8 @@ from mnist_job.evaluation.task import Candidate, _Process, compiled_metrics
 from mnist_job.models import reference, source
 from mnist_job.models.source import Shapes
 from mnist_job.storage.files import File
+from mnist_job.usercode import files
+from mnist_job.usercode.files import Code
 from tests.unit.here import here
 
 DATA = sources.read("digits")

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist_job.code import files as code
-from mnist_job.code.apart import Apart
 from mnist_job.config.settings import JobConfig
 from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
@@ -17,6 +15,8 @@ from mnist_job.models.source import Shapes
 from mnist_job.training import loop, preflight
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from mnist_job.usercode import files as code
+from mnist_job.usercode.apart import Apart
 from tests.unit.here import here
 
 SHAPES = Shapes((8, 8), 3, 255, 5)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from mnist_job.code.files import Code
 from mnist_job.config.settings import EvaluateConfig
 from mnist_job.data import dataset, sources
 from mnist_job.errors import EvaluationError
 from mnist_job.evaluation import task
 from mnist_job.storage.files import File
 from mnist_job.system import priority
+from mnist_job.usercode.files import Code
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads that yield")
 # Whether the user who runs the tests may raise a thread's priority again (sched(7)).

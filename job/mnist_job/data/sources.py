@@ -13,13 +13,13 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mnist_job.code import function
-from mnist_job.code.files import Code
-from mnist_job.code.function import Function
 from mnist_job.data import arrays, npz
 from mnist_job.data.arrays import Split
 from mnist_job.errors import DataError
 from mnist_job.storage import files
+from mnist_job.usercode import function
+from mnist_job.usercode.files import Code
+from mnist_job.usercode.function import Function
 
 Part = Literal["train", "val", "test"]
 

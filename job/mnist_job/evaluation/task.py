@@ -13,7 +13,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
-from mnist_job.code.files import Code, told
 from mnist_job.config.parts import EvaluatorSettings
 from mnist_job.data import dataset, verify
 from mnist_job.data.arrays import Split
@@ -25,6 +24,7 @@ from mnist_job.models import saved_model
 from mnist_job.models.saved_model import BATCH
 from mnist_job.storage import files
 from mnist_job.system import environment, priority, temporary
+from mnist_job.usercode.files import Code, told
 
 if TYPE_CHECKING:  # imported by the process that evaluates
     import keras

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mnist_job.code import files as code
-from mnist_job.code import function
 from mnist_job.config.settings import JobConfig
 from mnist_job.config.sources import flag
 from mnist_job.errors import ClusterError, JobError, UsageError
 from mnist_job.kubernetes import helm
 from mnist_job.kubernetes.kubeconfig import line
 from mnist_job.kubernetes.refusals import missing_right
+from mnist_job.usercode import files as code
+from mnist_job.usercode import function
 
 # The settings of `run` become the chart's `settings`, except these: the first set other values of the chart, and the
 # second are not used.

@@ -2,15 +2,15 @@
 
 from typing import NamedTuple
 
-from mnist_job.code import function
-from mnist_job.code.files import Code
-from mnist_job.code.function import Function
 from mnist_job.config.training import LoopSettings
 from mnist_job.data import sources
 from mnist_job.data.sources import Source as Data
 from mnist_job.errors import UsageError
 from mnist_job.models import source
 from mnist_job.models.source import Source as Model
+from mnist_job.usercode import function
+from mnist_job.usercode.files import Code
+from mnist_job.usercode.function import Function
 
 
 class Origin(NamedTuple):

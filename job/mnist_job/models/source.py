@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mnist_job.code import files as code_files
-from mnist_job.code import function as functions
-from mnist_job.code.files import Code
-from mnist_job.code.function import Function
 from mnist_job.errors import UsageError
 from mnist_job.models import saved_model
 from mnist_job.storage import files
+from mnist_job.usercode import files as code_files
+from mnist_job.usercode import function as functions
+from mnist_job.usercode.files import Code
+from mnist_job.usercode.function import Function
 
 if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
     import keras

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import ParamSpec, TypeVar
 
-from mnist_job.code.apart import Apart
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset
 from mnist_job.data.sources import Source as Data
@@ -13,6 +12,7 @@ from mnist_job.models.source import Shapes
 from mnist_job.pipeline import gates
 from mnist_job.pipeline.stages import Run
 from mnist_job.training import preflight, stopping
+from mnist_job.usercode.apart import Apart
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")

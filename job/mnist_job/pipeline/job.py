@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from mnist_job.code import files as files_of_code
-from mnist_job.code.apart import Apart
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
 from mnist_job.data.sources import Source as Data
@@ -33,6 +31,8 @@ from mnist_job.storage import files
 from mnist_job.storage.folder import OUTCOME, RunFolder
 from mnist_job.training import stopping
 from mnist_job.training.checkpoint import MODEL
+from mnist_job.usercode import files as files_of_code
+from mnist_job.usercode.apart import Apart
 
 
 def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = False) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import keras
 
-from mnist_job.code.files import told
-from mnist_job.code.function import Function
 from mnist_job.errors import TrainingError, UsageError
 from mnist_job.training import callback_state
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.progress import Epoch
+from mnist_job.usercode.files import told
+from mnist_job.usercode.function import Function
 
 Agree = Callable[[Any], Any]
 """Returns the first worker's value on every worker. All workers call it together."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mnist_job.code.apart import Apart
-from mnist_job.code.files import told
-from mnist_job.code.function import Function
 from mnist_job.config.sources import flag
 from mnist_job.data.arrays import Split
 from mnist_job.errors import EvaluationError, JobError, UsageError
 from mnist_job.models import saved_model
 from mnist_job.models.source import Shapes, Source
+from mnist_job.usercode.apart import Apart
+from mnist_job.usercode.files import told
+from mnist_job.usercode.function import Function
 
 if TYPE_CHECKING:  # imported by the process that tries the model
     import keras

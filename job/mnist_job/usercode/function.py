@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnist_job.code import files
-from mnist_job.code.files import Code
 from mnist_job.errors import JobError, UsageError
+from mnist_job.usercode import files
+from mnist_job.usercode.files import Code
 
 _FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<function>[A-Za-z_]\w*)")
 

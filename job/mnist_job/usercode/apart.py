@@ -1,6 +1,6 @@
 """A process of its own that runs the user's code before workers start: the driver imports neither it nor TensorFlow.
 
-python -m mnist_job.code.apart < REQUESTS > ANSWERS
+python -m mnist_job.usercode.apart < REQUESTS > ANSWERS
 """
 
 import importlib
@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import IO, Any, ParamSpec, TypeVar
 
 from mnist_job import errors
-from mnist_job.code.files import Code
 from mnist_job.errors import JobError, UsageError, one_line
 from mnist_job.system import environment, temporary
+from mnist_job.usercode.files import Code
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
