@@ -45,7 +45,8 @@ def test_every_line_is_an_object_and_an_epochs_holds_its_history(finished):
     assert all(message.startswith("recall 0: ") for message in warnings)  # because it trained only one epoch
     (epoch,) = (line for line in lines if "epoch" in line)
     history = outcome(folder)["training"]["history"][0]
-    assert (history.pop("train_metrics"), history.pop("validation_metrics")) == ({}, {})
+    left_out = {name: history.pop(name) for name in ("train_metrics", "validation_metrics", "stopped_by")}
+    assert left_out == {"train_metrics": {}, "validation_metrics": {}, "stopped_by": None}
     assert {name: epoch[name] for name in history} == history
     assert [line["accuracy"] for line in lines if "accuracy" in line] == [document["accuracy"]]
 
