@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data import dataset, sources
 from tests.conftest import WAIT_SECONDS, job, start, wait_for
 
 NOTEBOOK = """
@@ -70,9 +70,9 @@ def test_it_ends_early_with_the_best_epoch_and_the_same_digits_after_a_kill(tmp_
             assert ours[column] == pytest.approx(theirs[column], abs=1e-6), column
     assert ended["evaluation"]["loss"] == pytest.approx(whole["evaluation"]["loss"], abs=1e-6)
     assert list(ended["identity"]["code"]) == ["notebook.py"]
-    validation = dataset.load_training(JobConfig(data="digits")).validation
+    validation = dataset.load_training(JobConfig(), sources.read("digits")).validation
     saved = keras.saving.load_model(tmp_path / "runs/mnist-job/model.keras")
-    probabilities = saved.predict(validation.images, verbose=0)[np.arange(len(validation)), validation.labels]
+    probabilities = saved.predict(validation.inputs, verbose=0)[np.arange(len(validation)), validation.targets]
     losses = [row["validation_loss"] for row in history]
     assert float(-np.log(probabilities).mean()) == pytest.approx(losses[kept - 1], rel=1e-4)
     assert losses[-1] != pytest.approx(losses[kept - 1], rel=1e-3)

@@ -48,7 +48,12 @@ class Left:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.processes = descendants(process)
-        self.folder = Path(named(process, "gcs_server").environ()["TMPDIR"])
+        environment: dict[str, str] = {}
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not environment:  # the kernel shows none while a program is being started
+            assert time.monotonic() < deadline
+            environment = named(process, "gcs_server").environ()
+        self.folder = Path(environment["TMPDIR"])
 
     def assert_nothing(self) -> None:
         assert not [process for process in self.processes if process.is_running()]
