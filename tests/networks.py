@@ -137,3 +137,29 @@ MODELS = (
     (float16, 2e-2),
 )
 """Each model, with the relative difference from `fit` that its precision allows."""
+
+STATEFUL = """
+import keras
+from keras import layers
+
+def model(classes, rate=0.25, averages=False):
+    network = keras.Sequential([
+        keras.Input((8, 8)),
+        layers.Rescaling(1 / 16),
+        layers.Reshape((8, 8, 1)),
+        layers.RandomTranslation(0.1, 0.1),
+        layers.Conv2D(8, 3, use_bias=False),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Flatten(),
+        layers.Dropout(rate),
+        layers.Dense(classes),
+    ])
+    network.compile(
+        keras.optimizers.AdamW(0.002, global_clipnorm=1.0, use_ema=averages, ema_momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top3")],
+    )
+    return network
+"""
+"""A notebook with all that has a state: augmentation, batch statistics, noise, an optimizer and metrics."""

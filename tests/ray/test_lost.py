@@ -60,9 +60,11 @@ def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
     assert_ends_like(tmp_path, undisturbed)
 
 
-def end(process: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
-    """Send a signal to a run that trains. Check that it ends with this code, and that all processes it started end."""
-    wait_for(process, "epoch ")
+def end(process: subprocess.Popen[str], number: signal.Signals, code: int, after: str = "epoch ") -> None:
+    """Send a signal to a run that trains, `after` it has said this. Check that it ends with this code, and that all
+    processes it started end.
+    """
+    wait_for(process, after)
     orphans = descendants(process)
     process.send_signal(number)
     process.communicate(timeout=WAIT_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import zipfile
 from pathlib import Path
 
@@ -9,38 +10,16 @@ import keras
 import numpy as np
 import pytest
 
-from tests.conftest import WAIT_SECONDS, job, start, wait_for
+from tests.conftest import job, start
+from tests.networks import STATEFUL
+from tests.ray.test_lost import end
 
-NOTEBOOK = """
-import keras
-from keras import layers
-
-def model(classes, rate=0.25):
-    network = keras.Sequential([
-        keras.Input((8, 8)),
-        layers.Rescaling(1 / 16),
-        layers.Reshape((8, 8, 1)),
-        layers.RandomTranslation(0.1, 0.1),
-        layers.Conv2D(8, 3, use_bias=False),
-        layers.BatchNormalization(),
-        layers.ReLU(),
-        layers.Flatten(),
-        layers.Dropout(rate),
-        layers.Dense(classes),
-    ])
-    network.compile(
-        keras.optimizers.AdamW(0.002, global_clipnorm=1.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top3")],
-    )
-    return network
-"""
 RUN = ("run", "--data", "digits", "--model", "notebook.py:model", "--epochs", "4", "--batch-size", "4", "--name", "own")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    (tmp_path / "notebook.py").write_text(STATEFUL)
     return tmp_path
 
 
@@ -51,10 +30,7 @@ def outcome(folder: Path) -> dict:
 def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
     assert job(*RUN, "--output", "undisturbed", cwd=folder).returncode == 0
     whole = json.loads((folder / "undisturbed/own/outcome.json").read_text())
-    process = start(*RUN, cwd=folder)
-    wait_for(process, "epoch 1/4")
-    process.terminate()
-    process.communicate(timeout=WAIT_SECONDS)
+    end(start(*RUN, cwd=folder), signal.SIGTERM, 130, after="epoch 1/4")
     result = job(*RUN, cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     assert "trying the model notebook.py:model" in result.stdout
@@ -77,7 +53,7 @@ def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
     header = (folder / "runs/own/history.csv").read_text().splitlines()[0].split(",")
     assert {"train_top3", "validation_top3"} <= set(header)
 
-    (folder / "notebook.py").write_text(NOTEBOOK.replace("0.25", "0.2"))
+    (folder / "notebook.py").write_text(STATEFUL.replace("0.25", "0.2"))
     result = job(*RUN, cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "the code has changed: notebook.py" in result.stderr
@@ -121,7 +97,7 @@ def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
 
 
 def test_a_fault_ends_a_dry_run_with_a_line_and_nothing_written(folder):
-    (folder / "notebook.py").write_text(NOTEBOOK.replace("Flatten", "Flat"))
+    (folder / "notebook.py").write_text(STATEFUL.replace("Flatten", "Flat"))
     result = job(*RUN, "--dry-run", cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "notebook.py:14: in model(): AttributeError: " in result.stderr

@@ -1,6 +1,7 @@
 """Test a run that ends early, keeps its best epoch and calls callbacks: killed and resumed, it ends as undisturbed."""
 
 import json
+import signal
 from pathlib import Path
 
 import keras
@@ -9,7 +10,8 @@ import pytest
 
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, sources
-from tests.conftest import WAIT_SECONDS, job, start, wait_for
+from tests.conftest import job, start
+from tests.ray.test_lost import end
 
 NOTEBOOK = """
 import keras
@@ -50,10 +52,7 @@ def test_it_ends_early_with_the_best_epoch_and_the_same_digits_after_a_kill(tmp_
     (tmp_path / "notebook.py").write_text(NOTEBOOK)
     result = job(*RUN, "--output", "undisturbed", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    process = start(*RUN, cwd=tmp_path)
-    wait_for(process, "epoch  2/40")
-    process.terminate()
-    process.communicate(timeout=WAIT_SECONDS)
+    end(start(*RUN, cwd=tmp_path), signal.SIGTERM, 130, after="epoch  2/40")
     result = job(*RUN, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "from epoch " in result.stdout

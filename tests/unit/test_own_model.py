@@ -64,8 +64,8 @@ def checked(model: source.Source, folder, process=None, given=None):
         return preflight.check(apart, model, None, SHAPES, EXAMPLES, given)
 
 
-def tried(folder, text: str, arguments=None, code=None):
-    return checked(source.read(f"{written(folder, text)}:model", arguments or {}, code, ()), folder)
+def tried(folder, text: str, arguments=None):
+    return checked(source.read(f"{written(folder, text)}:model", arguments or {}, None, ()), folder)
 
 
 def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
@@ -77,8 +77,9 @@ def test_a_function_gets_the_parameters_that_it_declares(tmp_path):
 def test_a_compiled_model_with_its_own_layer_and_its_own_modules_in_a_process_of_its_own(tmp_path):
     written(tmp_path, TWICE, "code/parts/twice.py")
     text = "import matplotlib, sklearn  # as notebooks begin\n" + COMPILED
-    model = source.read(f"{written(tmp_path, text)}:model", {}, str(tmp_path / "code"), ())
-    assert checked(model, tmp_path, Apart(model.code)).was_compiled
+    place, modules = f"{written(tmp_path, text)}:model", str(tmp_path / "code")
+    start = origin.read(JobConfig(data="digits", model=place, code=modules))
+    assert checked(start.model, tmp_path, Apart(start.code)).was_compiled
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_a_fault_is_told_in_a_line(tmp_path, text, refusal):
         ),
         ({"code": "~nobody-at-all"}, "--code ~nobody-at-all: is not a folder"),
         ({"data": "none.py:data"}, "--data none.py:data: none.py: no such file"),
+        ({"code": "other"}, "a.py: two different files have this name"),
         ({"callbacks": "callbacks"}, "--callbacks callbacks: is not FILE.py:FUNCTION or MODULE:FUNCTION"),
         (
             {"callbacks": "other/a.py:callbacks"},

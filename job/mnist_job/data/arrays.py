@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_job.data.npz import MAXIMUM_CLASSES, aligned_empty
+from mnist_job.data.npz import MAXIMUM_CLASSES, aligned_empty, check_labels
 from mnist_job.errors import DataError, one_line
 
 Inputs = npt.NDArray[Any]
@@ -93,12 +93,8 @@ def _targets(value: object, where: str) -> tuple[Targets, int]:
         array = array[:, 0]
     if array.ndim > 1 or array.dtype.kind == "f":
         return _copied(array, np.float32), 0
-    wrong = np.flatnonzero((array < 0) | (array >= MAXIMUM_CLASSES))
-    if len(wrong):
-        raise DataError(
-            f"{where}: holds label {array[wrong[0]]} at index {wrong[0]}; integers are classes, from 0 to "
-            f"{MAXIMUM_CLASSES - 1}; return floats if they are quantities"
-        )
+    classes = f"integers are classes, from 0 to {MAXIMUM_CLASSES - 1}; return floats if they are quantities"
+    check_labels(array, classes, where)
     return array.astype(np.int32), 0
 
 

@@ -162,9 +162,14 @@ class Array:
             )
 
     def _check_labels(self, chunk: npt.NDArray[Any], start: int) -> None:
-        wrong = np.flatnonzero((chunk < 0) | (chunk >= MAXIMUM_CLASSES))
-        if len(wrong):
-            raise DataError(
-                f"{self.where}: holds label {chunk[wrong[0]]} at index {start + wrong[0]}; "
-                f"expected 0 to {MAXIMUM_CLASSES - 1}"
-            )
+        check_labels(chunk, f"expected 0 to {MAXIMUM_CLASSES - 1}", self.where, start)
+
+
+def check_labels(labels: npt.NDArray[Any], expected: str, where: str, start: int = 0) -> None:
+    """Check that each label is a class number, from 0 to MAXIMUM_CLASSES - 1. The first one has the index `start`.
+
+    Raises DataError, which ends with what is `expected`.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= MAXIMUM_CLASSES))
+    if len(wrong):
+        raise DataError(f"{where}: holds label {labels[wrong[0]]} at index {start + wrong[0]}; {expected}")

@@ -46,7 +46,7 @@ class Source:
 
     @property
     def code(self) -> Code:
-        """The user's files that the function is in."""
+        """The file that the function is in, unless the folder of `--code` has it."""
         return Code() if self.function is None else self.function.code
 
     @contextmanager

@@ -67,8 +67,8 @@ def values(config: JobConfig, request: Request) -> dict[str, Any]:
         for name, text in _functions(config).items():
             if (named := function.read(flag(name), text, config.code)) is not None:
                 own |= named.code
-                if named.file is not None:
-                    over["settings"][name] = f"{named.file}:{named.name}"
+                if (file := named.file_in(own)) is not None:
+                    over["settings"][name] = f"{file}:{named.name}"
         over["code"] = {name: _text(name, content) for name, content in own.files.items()}
     if request.image:
         over["image"] = _image(request.image)

@@ -8,7 +8,7 @@ from mnist_job.data.sources import Source as Data
 from mnist_job.errors import UsageError
 from mnist_job.models import source
 from mnist_job.models.source import Source as Model
-from mnist_job.usercode import function
+from mnist_job.usercode import files, function
 from mnist_job.usercode.files import Code
 from mnist_job.usercode.function import Function
 
@@ -37,4 +37,5 @@ def read(config: LoopSettings) -> Origin:
     callbacks = function.read("--callbacks", config.callbacks, config.code)
     if config.callbacks is not None and callbacks is None:
         raise UsageError(f"--callbacks {config.callbacks}: is not FILE.py:FUNCTION or MODULE:FUNCTION")
-    return Origin(model, data, callbacks, model.code | data.code | (callbacks.code if callbacks else Code()))
+    code = files.read(config.code, []) | model.code | data.code | (callbacks.code if callbacks else Code())
+    return Origin(model, data, callbacks, code)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from mnist_job.errors import UsageError
 from mnist_job.models import saved_model
 from mnist_job.storage import files
-from mnist_job.usercode import files as code_files
 from mnist_job.usercode import function as functions
 from mnist_job.usercode.files import Code
 from mnist_job.usercode.function import Function
@@ -37,9 +36,13 @@ class Source:
     name: str = ""
     function: Function | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    code: Code = field(default_factory=Code)
     file: files.File | None = None
     precision: str = "float32"
+
+    @property
+    def code(self) -> Code:
+        """The file that the function is in, unless the folder of `--code` has it."""
+        return Code() if self.function is None else self.function.code
 
     @property
     def is_reference(self) -> bool:
@@ -97,9 +100,9 @@ def read(
     if model is None:
         if arguments:
             raise UsageError("--model-args: the default network takes none; name a function by --model")
-        return Source(hidden_layers, code=code_files.read(folder, []), precision=precision)
+        return Source(hidden_layers, precision=precision)
     if (found := functions.read("--model", model, folder)) is not None:
-        return Source((), model, found, arguments, found.code, precision=precision)
+        return Source((), model, found, arguments, precision=precision)
     if precision != "float32":
         raise UsageError(f"--precision {precision}: the layers of {model} keep the precision that they were saved with")
-    return Source(name=model, file=saved_model.existing(model).held(), code=code_files.read(folder, []))
+    return Source(name=model, file=saved_model.existing(model).held())

@@ -2,7 +2,6 @@
 
 import html
 import shlex
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
@@ -13,7 +12,7 @@ from mnist_job.config import sources
 from mnist_job.data.fits import shape_text
 from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_DENSE, Evaluation, Mistake, confidence_interval
 from mnist_job.phases import PHASES
-from mnist_job.report import plots
+from mnist_job.report import elements, plots
 from mnist_job.results.outcome import Outcome, TrainingRecord
 
 MOST_ROWS = 100  # the most rows of a table
@@ -80,7 +79,7 @@ def _of_classifier(evaluation: Evaluation, accuracy: float) -> list[tuple[str, s
 def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
     history, kept = training.history, training.kept.epoch
     rows = plots.thinned(history, MOST_ROWS)
-    table = _table(
+    table = elements.table(
         ("epoch", "training loss", "validation loss", "training accuracy", "validation accuracy", "learning rate", "s"),
         (
             (
@@ -108,14 +107,14 @@ def _training(training: TrainingRecord, evaluation: Evaluation | None) -> str:
         f'<p class="note">{html.escape(ended)}Training is measured during the epoch, each batch before its update. '
         f"Validation is measured after each epoch, and the test once, with the weights of {which}.</p>\n"
         '<div class="plots">'
-        + _figure("Loss", plots.loss(history, evaluation, kept))
+        + elements.figure("Loss", plots.loss(history, evaluation, kept))
         + (
-            _figure("Accuracy", plots.accuracy(history, evaluation, kept))
+            elements.figure("Accuracy", plots.accuracy(history, evaluation, kept))
             if any(row.validation_accuracy is not None for row in history)
             else ""
         )
-        + _figure("Learning rate", plots.learning_rate(history))
-        + f"{_details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
+        + elements.figure("Learning rate", plots.learning_rate(history))
+        + f"{elements.details(f'{every} as a table', table, is_open=len(rows) <= FEW_ROWS)}</div>"
     )
 
 
@@ -127,16 +126,16 @@ def _classes(evaluation: Evaluation) -> str:
         found, there = int(hits[label]), int(images[label])
         interval = "{:.4f} to {:.4f}".format(*confidence_interval(found, there)) if there else ""
         rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{found:,}", f"{there:,}"))
-    recall = _table(("class", "recall", "95 % interval", "found", "images"), rows)
+    recall = elements.table(("class", "recall", "95 % interval", "found", "images"), rows)
     fewer = f", the {plots.MOST_CLASSES} lowest" if classes > plots.MOST_CLASSES else ""
     return (
         '<h2>Test images by class</h2>\n<div class="plots">'
         + _confusion(evaluation)
-        + _figure(
+        + elements.figure(
             f"Recall{fewer}",
             plots.recall(evaluation),
             "The share of a class's images that are recognized, with its 95 % confidence interval (Wilson).",
-            _details("The recall of each class as a table, the lowest first", recall),
+            elements.details("The recall of each class as a table, the lowest first", recall),
         )
         + "</div>"
     )
@@ -150,20 +149,22 @@ def _confusion(evaluation: Evaluation) -> str:
         images = {(true, predicted): count for true, predicted, count in pairs.tolist()}
         names = range(classes)
         rows = ((str(i), *(str(images.get((i, j), 0)) for j in names)) for i in names)
-        counts = _table(("true", *map(str, names)), rows)
+        counts = elements.table(("true", *map(str, names)), rows)
     else:
         summary = "The most frequent confusions"
         wrong = pairs[pairs[:, 0] != pairs[:, 1]]
         most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # sorted by images, then by class, largest first
-        counts = _table(("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist()))
+        counts = elements.table(
+            ("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist())
+        )
     if classes > MOST_DENSE:
         return f"<div><h3>{summary}</h3>{counts}</div>"
-    return _figure(
+    return elements.figure(
         "Confusion matrix",
         plots.confusion(evaluation),
         "Row: the true class. Column: the predicted class. Blue is right, orange is wrong. Stronger colours mean more "
         "images.",
-        _details(summary, counts),
+        elements.details(summary, counts),
     )
 
 
@@ -193,8 +194,8 @@ def _mistake(mistake: Mistake) -> str:
 def _time(seconds: dict[str, float]) -> str:
     ordered = {phase: seconds[phase] for phase in (*PHASES, *seconds) if phase in seconds}
     rows = ((phase.replace("_", " "), f"{ordered[phase]:.2f}", PHASES.get(phase, "")) for phase in ordered)
-    table = _table(("phase", "seconds", "what"), rows, kind="facts")
-    figure = _figure("Seconds by phase", plots.phases(ordered))
+    table = elements.table(("phase", "seconds", "what"), rows, kind="facts")
+    figure = elements.figure("Seconds by phase", plots.phases(ordered))
     return f'<h2>Time</h2>\n<div class="plots">{figure}<div>{table}</div></div>'
 
 
@@ -225,29 +226,6 @@ def _origin(outcome: Outcome) -> str:
         for field, value in identity.config.items()
     )
     return (
-        f"<h2>Versions and checksums</h2>\n{_table(('what', 'which'), facts.items(), kind='facts')}\n"
-        f"<h2>Settings</h2>\n{_table(('setting', 'value', 'source'), settings, kind='facts')}"
-    )
-
-
-def _figure(title: str, plot: str, caption: str = "", more: str = "") -> str:
-    caption = caption and f"<figcaption>{html.escape(caption)}</figcaption>"
-    return f"<div><h3>{html.escape(title)}</h3><figure>{plot}{caption}</figure>{more}</div>"
-
-
-def _details(summary: str, content: str, *, is_open: bool = False) -> str:
-    return f"<details{' open' * is_open}><summary>{html.escape(summary)}</summary>{content}</details>"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
-    """Return a table. The first cell of each row is its heading."""
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for first, *cells in rows
-    )
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<h2>Versions and checksums</h2>\n{elements.table(('what', 'which'), facts.items(), kind='facts')}\n"
+        f"<h2>Settings</h2>\n{elements.table(('setting', 'value', 'source'), settings, kind='facts')}"
     )

@@ -1,6 +1,6 @@
 """A process of its own that runs the user's code before workers start: the driver imports neither it nor TensorFlow.
 
-python -m mnist_job.usercode.apart < REQUESTS > ANSWERS
+It is `python -m mnist_job.usercode.apart`, with requests on its standard input and answers on its standard output.
 """
 
 import importlib

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<function>[A-Za-z_]\w*)")
 
 @dataclass(frozen=True)
 class Function:
-    """A function, and the user's files, which have its module unless that is installed.
+    """A function. `code` has its file, unless the folder of `--code` has it or its module is installed.
 
     `setting` and `text` are the flag and its value, for messages.
     """
@@ -28,11 +28,10 @@ class Function:
     name: str
     code: Code = field(default_factory=Code)
 
-    @property
-    def file(self) -> str | None:
-        """The path of its module in the user's files, or None if it is the module of an installed package."""
+    def file_in(self, code: Code) -> str | None:
+        """Return the path of its module in the user's files, or None if it is the module of an installed package."""
         path = self.module.replace(".", "/")
-        return next((file for file in (f"{path}.py", f"{path}/__init__.py") if file in self.code.files), None)
+        return next((file for file in (f"{path}.py", f"{path}/__init__.py") if file in code.files), None)
 
     def call(self, kind: type[JobError], offered: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> Any:
         """Call it in this process, in which the code is importable, and return what it returns.
@@ -49,7 +48,7 @@ class Function:
         function = getattr(module, self.name, None)
         if not callable(function):
             raise UsageError(f"{self}: {self.module} has no function {self.name}()")
-        arguments, parameters = {**offered, **(wanted or {})}, _parameters(function)
+        arguments, parameters = {**offered, **(wanted or {})}, inspect.signature(function).parameters
         if unknown := [name for name in wanted or () if name not in parameters]:
             raise UsageError(f"{self.setting}-args {unknown[0]}: {self.name}() has no such parameter")
         try:
@@ -61,10 +60,6 @@ class Function:
         return f"{self.setting} {self.text}"
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(function).parameters
-
-
 def is_function(text: str | None) -> bool:
     """Return whether the value of a setting names a function."""
     return _FUNCTION.fullmatch(text or "") is not None
@@ -74,18 +69,19 @@ def read(setting: str, text: str | None, folder: str | None) -> Function | None:
     """Return the function that the value of a setting names, or None if it names none.
 
     `folder` is that of `--code`. A file may be given by its path, or by its path in that folder. Raises UsageError if
-    it is missing.
+    it is missing or cannot be read.
     """
     match = _FUNCTION.fullmatch(text or "")
     if match is None or text is None:
         return None
     where = match["module"]
     if not where.endswith(".py"):
-        return Function(setting, text, where, match["function"], files.read(folder, []))
+        return Function(setting, text, where, match["function"])
     path = files.expanded(where).absolute()
     root = files.expanded(folder).absolute() if folder is not None else path.parent
     if not path.is_file() and not (path := root / where).is_file():
         raise UsageError(f"{setting} {text}: {where}: no such file")
     inside = path.is_relative_to(root)
     module = ".".join((path.relative_to(root) if inside else Path(path.name)).with_suffix("").parts)
-    return Function(setting, text, module, match["function"], files.read(folder, [] if folder and inside else [where]))
+    code = Code() if folder and inside else files.read(None, [where])
+    return Function(setting, text, module, match["function"], code)
