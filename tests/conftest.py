@@ -41,6 +41,17 @@ def folder_of_the_session(tmp_path_factory) -> None:
     tmp_path_factory.getbasetemp()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def variables_of_the_module() -> Iterator[None]:
+    """Restore the variables after a module. One that starts Ray in this process sets the token of that Ray, and the
+    programs that the next module starts would present it to their clusters.
+    """
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 _started: list[subprocess.Popen[str]] = []
 
 
