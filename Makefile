@@ -15,16 +15,17 @@ test: .venv/test
 	@$(call timed,ruff check,$(BIN)/ruff check .)
 	@$(call timed,mypy,$(BIN)/mypy)
 	@$(call timed,imports,$(BIN)/lint-imports --no-logo)
-	@$(call timed,unit and chart tests,$(BIN)/pytest tests/unit tests/chart $(TWO) $(PYTEST))
+	@$(call timed,unit and chart tests,$(BIN)/pytest tests/unit tests/chart $(TWO) -m "not full" $(PYTEST))
 	@$(call timed,Ray tests,$(BIN)/pytest tests/ray $(TWO) -m "not full" --durations=20 $(PYTEST))
 
 ## Test the chart on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
 	@$(call timed,end-to-end tests,$(BIN)/pytest tests/e2e -m "not full" --durations=0 $(PYTEST))
 
-## Run all of tests/ray and tests/e2e. Do this before a release, or after a change that concerns them: it takes too long
+## Run also the tests that are marked `full`. Do this before a release, or after a change that concerns them: it takes too long
 ## for each change.
 e2e-full: .venv/test
+	@$(call timed,unit tests in full,$(BIN)/pytest tests/unit -m full $(PYTEST))
 	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray --durations=0 $(PYTEST))
 	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
 

@@ -4,17 +4,29 @@ import hashlib
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import WAIT_SECONDS, descendants, job, start, tool, wait_for, workers
+from tests.conftest import PROGRAM, WAIT_SECONDS, descendants, job, start, tool, wait_for, workers
 from tests.unit.test_metrics import values
 
 # An epoch takes one or two seconds, so that there is time for the damage.
 RUN = ("run", "--data", "digits", "--epochs", "4", "--batch-size", "4", "--name", "lost")
+PROGRAM_OF_PUBLIC_RAY = """
+from mnist_job.distributed import fitting
+from mnist_job.distributed.shortcuts import local_ray
+fitting.quick_trainer = lambda: None
+for part in ("services", "utils", "Node", "GlobalState"):
+    setattr(local_ray, part, None)
+from mnist_job.cli.main import main
+raise SystemExit(main())
+"""
+PUBLIC_RAY = (sys.executable, "-c", PROGRAM_OF_PUBLIC_RAY)
+"""The program with a Ray whose private parts are removed, so that it uses only the public interface."""
 
 
 def outcome(folder: Path) -> dict:
@@ -40,15 +52,16 @@ def assert_ends_like(folder: Path, undisturbed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "program"),
     [
-        pytest.param("2 workers have started", marks=pytest.mark.full, id="first"),
-        pytest.param("epoch 2/4", id="middle"),
-        pytest.param("epoch 3/4", marks=pytest.mark.full, id="last"),
+        pytest.param("2 workers have started", (PROGRAM,), marks=pytest.mark.full, id="first"),
+        pytest.param("epoch 2/4", (PROGRAM,), id="middle"),
+        pytest.param("epoch 2/4", PUBLIC_RAY, id="public Ray"),
+        pytest.param("epoch 3/4", (PROGRAM,), marks=pytest.mark.full, id="last"),
     ],
 )
-def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line):
-    process = start(*RUN, cwd=tmp_path)
+def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line, program):
+    process = start(*RUN, cwd=tmp_path, program=program)
     wait_for(process, line)  # now the run is in the middle of the next epoch
     workers(process)[1].kill()
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)

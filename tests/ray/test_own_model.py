@@ -7,19 +7,40 @@ import zipfile
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
+from mnist_job.config.settings import JobConfig
+from mnist_job.data import dataset, sources
 from tests.conftest import job, start
 from tests.networks import STATEFUL
 from tests.ray.test_lost import end
 
-RUN = ("run", "--data", "digits", "--model", "notebook.py:model", "--epochs", "4", "--batch-size", "4", "--name", "own")
+# What a user has of a notebook: a model with all kinds of state, and callbacks, of which one is the user's own.
+NOTEBOOK = (
+    STATEFUL
+    + """
+
+class Slower(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(logs["val_loss"])
+        if len(self.seen) % 3 == 0:  # it counts on after a resume
+            self.model.optimizer.learning_rate = self.model.optimizer.learning_rate / 2
+
+def callbacks():
+    return [keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.02), Slower()]
+"""
+)
+RUN = ("run", "--data", "digits", "--model", "notebook.py:model", "--batch-size", "16", "--name", "own")
+ENDS_EARLY = ("--epochs", "40", "--patience", "3", "--keep", "best", "--monitor", "validation_accuracy")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    (tmp_path / "notebook.py").write_text(STATEFUL)
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
     return tmp_path
 
 
@@ -27,17 +48,26 @@ def outcome(folder: Path) -> dict:
     return json.loads((folder / "runs/own/outcome.json").read_text())
 
 
-def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
-    assert job(*RUN, "--output", "undisturbed", cwd=folder).returncode == 0
+def test_it_is_killed_resumed_ended_early_and_evaluated_with_the_digits_of_an_undisturbed_run(folder):
+    """The result is the best epoch, not the last one, and its record has the user's code."""
+    run = (*RUN, *ENDS_EARLY, "--callbacks", "notebook.py:callbacks")
+    assert job(*run, "--output", "undisturbed", cwd=folder).returncode == 0
     whole = json.loads((folder / "undisturbed/own/outcome.json").read_text())
-    end(start(*RUN, cwd=folder), signal.SIGTERM, 130, after="epoch 1/4")
-    result = job(*RUN, cwd=folder)
+    end(start(*run, cwd=folder), signal.SIGTERM, 130, after="epoch  2/40")
+    result = job(*run, cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     assert "trying the model notebook.py:model" in result.stdout
     assert "from epoch " in result.stdout
     ended = outcome(folder)
-    for ours, theirs in zip(ended["training"]["history"], whole["training"]["history"], strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-6)
+
+    kept, history = ended["training"]["kept_epoch"], ended["training"]["history"]
+    why = "validation_accuracy has not improved for 3 epochs"
+    assert (kept, ended["training"]["ended"]) == (len(history) - 3, why)
+    assert f"training ended after {len(history)} of 40 epochs: {why}" in result.stdout
+    assert len({row["learning_rate"] for row in history}) > 2
+    for ours, theirs in zip(history, whole["training"]["history"], strict=True):
+        for column in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
+            assert ours[column] == pytest.approx(theirs[column], abs=1e-6), column
         assert ours["validation_metrics"]["top3"] == pytest.approx(theirs["validation_metrics"]["top3"], abs=1e-6)
     found = ended["evaluation"]
     assert found["loss"] == pytest.approx(whole["evaluation"]["loss"], abs=1e-6)
@@ -45,18 +75,46 @@ def test_it_is_trained_resumed_and_evaluated_and_its_code_is_recorded(folder):
     assert found["metrics"]["loss"] == pytest.approx(found["loss"], rel=1e-5)  # the same, by Keras from the logits
     assert found["metrics"]["accuracy"] == pytest.approx(found["accuracy"])
     assert list(ended["identity"]["code"]) == ["notebook.py"]
+    header = (folder / "runs/own/history.csv").read_text().splitlines()[0].split(",")
+    assert {"train_top3", "validation_top3"} <= set(header)
+
     saved = keras.saving.load_model(folder / "runs/own/model.keras")
     assert [layer.synchronized for layer in saved.layers if isinstance(layer, keras.layers.BatchNormalization)] == [
         False
     ]
-    assert np.isfinite(saved.predict(np.zeros((2, 8, 8), np.uint8), verbose=0)).all()
-    header = (folder / "runs/own/history.csv").read_text().splitlines()[0].split(",")
-    assert {"train_top3", "validation_top3"} <= set(header)
+    validation = dataset.load_training(JobConfig(), sources.read("digits")).validation
+    measured = saved.evaluate(validation.inputs, validation.targets, verbose=0, return_dict=True)
+    losses = [row["validation_loss"] for row in history]
+    assert measured["loss"] == pytest.approx(losses[kept - 1], rel=1e-4)
+    assert losses[-1] != pytest.approx(losses[kept - 1], rel=1e-3)
 
-    (folder / "notebook.py").write_text(STATEFUL.replace("0.25", "0.2"))
-    result = job(*RUN, cwd=folder)
+    (folder / "notebook.py").write_text(NOTEBOOK.replace("0.25", "0.2"))
+    result = job(*run, cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "the code has changed: notebook.py" in result.stderr
+
+
+FAILS = """
+import keras
+
+class Own(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise ConnectionError("no one listens")
+
+def callbacks():
+    return [Own()]
+"""
+
+
+def test_an_exception_of_a_callback_ends_the_run_without_a_retry(tmp_path):
+    """Also one that may pass if a worker of ours has it."""
+    (tmp_path / "notebook.py").write_text(FAILS)
+    arguments = ("run", "--data", "digits", "--workers", "1", "--callbacks", "notebook.py:callbacks")
+    result = job(*arguments, cwd=tmp_path)
+    told = "notebook.py:callbacks: Own: notebook.py:7: in on_epoch_end(): ConnectionError: no one listens"
+    assert (result.returncode, result.stderr) == (5, f"mnist-job: --callbacks {told}\n")
+    assert "restart" not in result.stdout
 
 
 REGRESSION = """
@@ -78,7 +136,8 @@ def model(input_shape):
 
 def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
     (tmp_path / "notebook.py").write_text(REGRESSION)
-    run = ("run", "--data", "notebook.py:data", "--model", "notebook.py:model", "--epochs", "20", "--name", "own")
+    own = ("--data", "notebook.py:data", "--model", "notebook.py:model")
+    run = ("run", *own, "--epochs", "20", "--workers", "1", "--name", "own")
     refused = job(*run, "--min-accuracy", "0.5", cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--min-accuracy: the model is no classifier" in refused.stderr
@@ -97,7 +156,7 @@ def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
 
 
 def test_a_fault_ends_a_dry_run_with_a_line_and_nothing_written(folder):
-    (folder / "notebook.py").write_text(STATEFUL.replace("Flatten", "Flat"))
+    (folder / "notebook.py").write_text(NOTEBOOK.replace("Flatten", "Flat"))
     result = job(*RUN, "--dry-run", cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "notebook.py:14: in model(): AttributeError: " in result.stderr

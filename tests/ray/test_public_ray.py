@@ -1,43 +1,17 @@
-"""Test a run with a Ray whose private parts are removed, so that only the public interface is used."""
+"""Test more of a run with a Ray whose private parts are removed. `test_lost.py` kills a worker of one."""
 
 import signal
-import sys
 from functools import partial
 
 import pytest
 
 from tests import conftest
-from tests.conftest import TOKEN, WAIT_SECONDS, job, ray_head, wait_for, workers
+from tests.conftest import TOKEN, WAIT_SECONDS, ray_head, wait_for, workers
 from tests.ray.test_elastic import RUN as ELASTIC
 from tests.ray.test_elastic import WAIT, grows_and_shrinks
-from tests.ray.test_lost import RUN, assert_ends_like, outcome
+from tests.ray.test_lost import PUBLIC_RAY, RUN
 
-PROGRAM = """
-from mnist_job.distributed import fitting
-from mnist_job.distributed.shortcuts import local_ray
-fitting.quick_trainer = lambda: None
-for part in ("services", "utils", "Node", "GlobalState"):
-    setattr(local_ray, part, None)
-from mnist_job.cli.main import main
-raise SystemExit(main())
-"""
-
-
-start = partial(conftest.start, program=(sys.executable, "-c", PROGRAM))
-
-
-def test_a_killed_worker_costs_its_epoch(tmp_path):
-    process = start(*RUN, cwd=tmp_path)
-    wait_for(process, "epoch 2/4")
-    workers(process)[1].kill()
-    stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
-    assert (process.returncode, stderr) == (0, "")
-    assert stdout.count("all workers restart") == 1
-    assert outcome(tmp_path)["training"]["restarts"] == 1
-    usual = tmp_path / "usual"
-    usual.mkdir()
-    assert job(*RUN, cwd=usual).returncode == 0
-    assert_ends_like(tmp_path, usual)
+start = partial(conftest.start, program=PUBLIC_RAY)
 
 
 @pytest.mark.full

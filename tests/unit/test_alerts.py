@@ -24,8 +24,9 @@ def test_promtool_finds_no_fault():
 
 
 def test_each_alert_fires_and_stays_silent():
-    promtool("test", "rules", ROOT / "ops/alerts_test.yaml")
-    cases = yaml.safe_load((ROOT / "ops/alerts_test.yaml").read_text())["tests"]
+    files = [ROOT / f"ops/{name}.yaml" for name in ("alerts_test", "alerts_days_test")]
+    promtool("test", "rules", *files)
+    cases = [case for file in files for case in yaml.safe_load(file.read_text())["tests"]]
     expected = [(test["alertname"], "exp_alerts" in test) for case in cases for test in case["alert_rule_test"]]
     assert set(expected) == {(alert["alert"], fires) for alert in alerts() for fires in (True, False)}
 
