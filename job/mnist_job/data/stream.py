@@ -1,0 +1,206 @@
+"""Read a worker's samples of a prepared data set, ahead of the training.
+
+Memory: for each stream of the worker, the window in use and the next one are held as arrays. Then there is the piece in
+use, the next one, and the one after it that is being put together. With shards of 8 MiB, a window of one shard, 24
+streams and two workers, these are at most 24 / 2 * 2 * 8 = 192 MiB for the windows, and three times PIECE_BYTES.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_job.data.arrays import Split, Targets, Weights
+from mnist_job.data.npz import aligned_empty
+from mnist_job.data.order import Order, Window
+from mnist_job.data.shards import Form, Prepared, Shard
+
+PIECE_BYTES = 16 << 20
+READERS = 4  # threads that read shards: several requests to an object store wait at the same time
+WORD_BYTES = 8  # see `batches.on_device`
+
+Item = TypeVar("Item")
+
+
+class Piece(NamedTuple):
+    """A worker's samples of some consecutive batches, one batch after another.
+
+    Attributes:
+        first: the step of the first batch in the epoch.
+        inputs: uint8 samples x bytes: each row has the bytes of a sample, padded to whole words.
+        targets: as in `Split`.
+        weights: as in `Split`.
+        starts: int32 steps + 1, where each batch's samples start.
+        shares: float32 steps, the part of each global batch that these samples are.
+
+    """
+
+    first: int
+    inputs: npt.NDArray[np.uint8]
+    targets: Targets
+    weights: Weights | None
+    starts: npt.NDArray[np.int32]
+    shares: npt.NDArray[np.float32]
+
+    @property
+    def steps(self) -> int:
+        """The number of batches."""
+        return len(self.shares)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a part of a prepared data set for one of several workers.
+
+    Attributes:
+        data: the data set.
+        part: `train`, `val` or `test`.
+        batch_size: the number of samples of a global batch.
+        streams: the number of streams of the order, at most that of the shards.
+        window: the number of shards whose rows are permuted together.
+        rank: the number of this worker, from 0.
+        workers: how many workers there are, at most as many as streams.
+
+    """
+
+    data: Prepared
+    part: str
+    batch_size: int
+    streams: int
+    window: int
+    rank: int
+    workers: int
+
+    @property
+    def samples(self) -> int:
+        """The number of samples of the part, over all workers."""
+        return self.data.manifest.samples(self.part)
+
+    @property
+    def steps(self) -> int:
+        """The number of global batches. The last one may be smaller."""
+        return -(-self.samples // self.batch_size)
+
+    @property
+    def steps_of_a_piece(self) -> int:
+        """The number of batches of a piece, which is the same for any number of workers."""
+        return max(PIECE_BYTES // (self.batch_size * self.data.manifest.form.row_bytes), 1)
+
+    def pieces(self, seed: int | None, epoch: int, first: int = 0) -> Iterator[Piece]:
+        """Yield the pieces of an epoch from the step `first` on, each read while the one before it is used.
+
+        Raises DataError if a shard is missing or is not the one in the manifest.
+        """
+        rows = [shard.rows for shard in self.data.manifest.parts[self.part]]
+        order = Order(rows, self.streams, self.window, seed, epoch)
+        with ThreadPoolExecutor(READERS) as readers:
+            yield from _ahead(self._pieces(order, first, readers))
+
+    def _pieces(self, order: Order, first: int, readers: ThreadPoolExecutor) -> Iterator[Piece]:
+        mine = order.of_worker(self.rank, self.workers)
+        reached = order.reached(first * self.batch_size).tolist()
+        part = self.data.manifest.parts[self.part]
+        cursors = {stream: _Cursor(self.data, part, order.windows(stream, reached[stream]), readers) for stream in mine}
+        for step in range(first, self.steps, self.steps_of_a_piece):
+            stop = min(step + self.steps_of_a_piece, self.steps)
+            streams, positions = order.merged(step * self.batch_size, min(stop * self.batch_size, self.samples))
+            is_mine = (streams >= mine.start) & (streams < mine.stop)
+            yield self._piece(step, is_mine, streams[is_mine], positions[is_mine], cursors)
+
+    def _piece(
+        self,
+        step: int,
+        is_mine: npt.NDArray[np.bool_],
+        streams: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        cursors: dict[int, "_Cursor"],
+    ) -> Piece:
+        batches = np.arange(0, len(is_mine), self.batch_size)
+        sizes = np.add.reduceat(np.ones(len(is_mine), np.int64), batches)
+        counts = np.add.reduceat(is_mine.astype(np.int64), batches)
+        form = self.data.manifest.form
+        found = form.empty(len(streams))
+        inputs = aligned_empty((len(streams), -(-form.row_bytes // WORD_BYTES) * WORD_BYTES), np.uint8)
+        inputs[:, form.row_bytes :] = 0
+        for stream, cursor in cursors.items():
+            at = np.flatnonzero(streams == stream)
+            cursor.fill(inputs, found, at, positions[at], form)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        return Piece(step, inputs, found.targets, found.weights, starts, (counts / sizes).astype(np.float32))
+
+
+class _Cursor:
+    """The window of a stream that is in use, and the next one, which is being read."""
+
+    def __init__(
+        self, data: Prepared, shards: Sequence[Shard], windows: Iterator[Window], readers: ThreadPoolExecutor
+    ) -> None:
+        self._data, self._shards = data, shards
+        self._windows, self._readers = windows, readers
+        self._next = self._submitted()
+        self._window: Window | None = None
+        self._rows: Split
+
+    def fill(
+        self,
+        inputs: npt.NDArray[np.uint8],
+        found: Split,
+        at: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        form: Form,
+    ) -> None:
+        """Copy the rows at consecutive `positions` of the stream to the places `at` of the arrays."""
+        done = 0
+        while done < len(positions):
+            window = self._window_of(int(positions[done]))
+            last = window.first + len(window.order)
+            number = int(np.searchsorted(positions[done:], last))
+            rows = window.order[positions[done : done + number] - window.first]
+            places = at[done : done + number]
+            inputs[places, : form.row_bytes] = _bytes(self._rows.inputs)[rows]
+            found.targets[places] = self._rows.targets[rows]
+            if found.weights is not None and self._rows.weights is not None:
+                found.weights[places] = self._rows.weights[rows]
+            done += number
+
+    def _window_of(self, position: int) -> Window:
+        while self._window is None or position >= self._window.first + len(self._window.order):
+            assert self._next is not None
+            self._window, self._rows = self._next.result()
+            self._next = self._submitted()
+        return self._window
+
+    def _submitted(self) -> "Future[tuple[Window, Split]] | None":
+        window = next(self._windows, None)
+        return None if window is None else self._readers.submit(self._read, window)
+
+    def _read(self, window: Window) -> tuple[Window, Split]:
+        parts = [self._data.read(self._shards[shard]) for shard in window.shards]
+        return window, parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Split]) -> Split:
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Split(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate(weights) if weights else None,
+        parts[0].one_hot,
+    )
+
+
+def _bytes(inputs: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return inputs.reshape(len(inputs), math.prod(inputs.shape[1:])).view(np.uint8)
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items. A thread prepares the next one while one is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, items, None)
+            yield item
