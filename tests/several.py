@@ -18,9 +18,11 @@ import tensorflow as tf
 from keras import layers
 
 from mnist_job.data.arrays import Split
-from mnist_job.training import loop, optimizer
+from mnist_job.training import optimizer
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.passes import Training
+from tests.passes import whole
 
 SHAPE, CLASSES, BATCH, EPOCHS, SEED = (6, 6), 3, 8, 2, 1
 UNEVEN, EVEN = 41, 40  # images: the last batch has one image, for one worker only; or each is whole
@@ -94,17 +96,33 @@ def normalized() -> keras.Model:
     return compiled(dense(layers.BatchNormalization()), keras.optimizers.SGD(0.1))
 
 
+def noisy() -> keras.Model:
+    return compiled(dense(layers.BatchNormalization(), layers.Dropout(0.5)), keras.optimizers.SGD(0.1))
+
+
+def forget(network: keras.Model, rank: int) -> None:
+    """Change what the workers do not share, as it is in a process that has just started."""
+    for variable in network.variables:
+        if not variable.trainable:
+            variable.assign(keras.ops.ones_like(variable) * (rank + 2))
+
+
 class Case(NamedTuple):
-    """A model, with synchronized statistics or not, and the number of its images."""
+    """A model, with synchronized statistics or not, the number of its images, and a step after which each epoch is left
+    and continued, as a resumed run does.
+    """
 
     build: Callable[[], keras.Model]
     synchronized: bool = True
     images: int = UNEVEN
+    pause: int = 0
 
 
 CASES = {
     "synchronized": Case(normalized),
     "per-worker": Case(normalized, synchronized=False),
+    "noisy": Case(noisy, synchronized=False),
+    "paused": Case(noisy, synchronized=False, pause=3),
     "still": Case(still, synchronized=False, images=EVEN),
     "accumulating": Case(accumulating),
     "float16": Case(lambda: half("mixed_float16")),
@@ -131,12 +149,23 @@ def trained(name: str, strategy: tf.distribute.Strategy, share: Share) -> dict[s
     model = Compiled(network, 1e-3, split[:4], synchronized=synchronized)
     batches = ResidentBatches(split, BATCH, share, seed=SEED)
     update = optimizer.update(model.optimizer, model.variables)
-    train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(3, tf.float64)))
+    training = Training(strategy, model, update, batches)
     losses, finite = [], []
     for epoch in range(EPOCHS):
-        metrics, steps = train(batches.plan(epoch))
-        losses.append(repr(float(metrics["loss"])))
-        finite.append(int(steps))
+        model.reseed(SEED, epoch, share.rank)
+        if case.pause:
+            training.begin()
+            training.advance(batches.plan(epoch), 0, case.pause)
+            values = training.values()
+            forget(network, share.rank)
+            training.begin()
+            training.restore(values)
+            training.advance(batches.plan(epoch), case.pause, batches.steps)
+            metrics, steps = training.end()
+        else:
+            metrics, steps = whole(training, batches, epoch)
+        losses.append(repr(metrics["loss"]))
+        finite.append(steps)
     weights = [np.asarray(weight) for weight in network.get_weights()]
     states = [np.asarray(weight).tolist() for weight in network.non_trainable_weights]
     bits = hashlib.sha256(b"".join(weight.tobytes() for weight in weights)).hexdigest()

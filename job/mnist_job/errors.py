@@ -61,7 +61,7 @@ class Interrupted(JobError):  # noqa: N818 it is no error
     exit_code = 130
 
     def __init__(
-        self, told: str = "interrupted; nothing was published, and the same command resumes from the last epoch"
+        self, told: str = "interrupted; nothing was published, and the same command resumes from the last checkpoint"
     ) -> None:
         super().__init__(told)
 

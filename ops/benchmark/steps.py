@@ -66,9 +66,10 @@ def main(data: str, *settings: str) -> None:
     from mnist_job.data import sources
     from mnist_job.data.dataset import load_training
     from mnist_job.models import reference
-    from mnist_job.training import loop, optimizer
+    from mnist_job.training import optimizer
     from mnist_job.training.batches import ResidentBatches, Share
     from mnist_job.training.compiled import Compiled
+    from mnist_job.training.passes import Training
     from mnist_job.training.strategy import joined
 
     strategy = joined(JobConfig())
@@ -84,10 +85,9 @@ def main(data: str, *settings: str) -> None:
         times = max(LEAST, int(NUMBERS / parameters))
         few = slice(max(batch, min(IMAGES, batch * times)))
         batches = ResidentBatches(images[few], batch, share, seed=0)
-        so_far = tf.Variable(tf.zeros(3, tf.float64))
-        epoch, plan = loop.compiled_training(strategy, model, update, batches, so_far), batches.plan(0)
+        training, plan = Training(strategy, model, update, batches), batches.plan(0)
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
-        row["step"] = _median_lap(functools.partial(epoch, plan)) / batches.steps
+        row["step"] = _median_lap(functools.partial(training.advance, plan, 0, batches.steps)) / batches.steps
         if share.workers > 1:
             row["all_reduce"] = _median_lap(_all_reduces(tf, strategy, network, times)) / times
         if share.rank == 0:

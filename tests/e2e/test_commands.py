@@ -132,7 +132,7 @@ def test_cancel_frees_the_pods_and_submit_goes_on(user):
     assert user.submit("long", *LONG).returncode == 0
     wait_until(lambda: (state(user, "long")["progress"] or "").startswith("epoch "), "the first epoch")
     following = user.command("cancel", "long")
-    assert "resumes from the last epoch" in following.stdout
+    assert "resumes from the last checkpoint" in following.stdout
     wait_until(lambda: state(user, "long")["phase"] == "Cancelled", "the end of the run")
     wait_until(lambda: state(user, "long")["pods"] == [], "the end of its pods")
     again = user.submit("long", *LONG)

@@ -305,7 +305,7 @@ def test_exit_code_130_when_interrupted_and_nothing_is_left(tmp_path, pushgatewa
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (
         130,
-        "mnist-job: interrupted; nothing was published, and the same command resumes from the last epoch\n",
+        "mnist-job: interrupted; nothing was published, and the same command resumes from the last checkpoint\n",
     )
     _, alive = psutil.wait_procs(started, timeout=WAIT_SECONDS)
     assert alive == []

@@ -122,7 +122,9 @@ def test_the_third_interrupt_ends_a_run_whose_ray_does_not_stop(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
-    assert stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last epoch\n"
+    assert (
+        stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last checkpoint\n"
+    )
     left.assert_nothing()
 
 

@@ -27,8 +27,10 @@ from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.callbacks import INSTEAD, NOT_CALLED, Callbacks
 from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.passes import Training, Validation
 from mnist_job.training.progress import Epoch
 from mnist_job.usercode import function
+from tests.passes import whole
 from tests.store import RUN
 from tests.unit.here import here
 
@@ -158,16 +160,12 @@ def test_a_plateau_is_found_as_fit_finds_it(tmp_path):
     batches, validation = (ResidentBatches(SPLIT, size, Share(0, 1), seed=0) for size in (16, 64))
     callbacks = made(text, tmp_path, model)
     strategy, update = tf.distribute.get_strategy(), optimizer.update(model.optimizer, model.variables)
-    train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(3, tf.float64)))
-    validate = loop.compiled_validation(strategy, model, validation)
+    training, validating = Training(strategy, model, update, batches), Validation(strategy, model, validation)
     callbacks.train_begin()
     ours = []
     for epoch in range(16):
         callbacks.epoch_begin(epoch)
-        trained, validated = (
-            {name: float(value) for name, value in metrics.items()}
-            for metrics in (train(batches.plan(epoch))[0], validate(validation.plan(0)))
-        )
+        trained, validated = whole(training, batches, epoch)[0], whole(validating, validation)[0]
         ended = Epoch(
             epoch + 1,
             trained["loss"],

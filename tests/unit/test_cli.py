@@ -163,7 +163,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     assert objects(printed.out) == [
         {"level": "info", "message": "training"},
         {"level": "warning", "message": "a damaged checkpoint was skipped: epoch-1", "checkpoint": "epoch-1"},
-        {"level": "info", "message": "2 workers have started", "workers": 2},
+        {"level": "info", "message": "2 workers have started", "workers": 2, "epoch": 1, "step": 1},
         {
             "level": "info",
             "message": "epoch 1/2  loss 2.0000  validation loss nan  validation accuracy 0.5000  1.5 s",
@@ -177,7 +177,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
         },
         {
             "level": "warning",
-            "message": "all workers restart from the last epoch: worker 1 was lost",
+            "message": "all workers restart from the last checkpoint: worker 1 was lost",
             "reason": "worker 1 was lost",
         },
         {"level": "info", "message": f"data             1.00 s  {PHASES['data']}", "phase": "data", "seconds": 1.0},
@@ -185,10 +185,17 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     assert objects(printed.err) == [{"level": "error", "message": "it failed", "exit_code": 5}]
 
 
-@pytest.mark.parametrize(("workers", "started"), [(1, "1 worker has started"), (2, "2 workers have started")])
-def test_so_many_workers_have_started(capsys, workers, started):
+@pytest.mark.parametrize(
+    ("workers", "place", "started"),
+    [
+        (1, (1, 0), "1 worker has started"),
+        (2, (3, 0), "2 workers have started, at epoch 3"),
+        (2, (1, 120), "2 workers have started, at epoch 1, step 121"),
+    ],
+)
+def test_so_many_workers_have_started(capsys, workers, place, started):
     with Display(Log()).stage("training") as stage:
-        stage.entry(Start(workers, [], "node", {}))
+        stage.entry(Start(workers, [], "node", {}, *place))
     assert capsys.readouterr().out.splitlines() == ["training", started]
 
 

@@ -438,7 +438,7 @@ def test_a_script_that_asked_for_json_gets_it_for_a_failure(cluster, capsys):
 def test_cancel_and_submit_again(cluster, capsys, monkeypatch):
     cluster.has(rayjob("Running"))
     assert main(["cancel", "nightly"]) == 0
-    assert "cancelled; the same `submit` resumes from the last epoch" in told(capsys)[0]
+    assert "cancelled; the same `submit` resumes from the last checkpoint" in told(capsys)[0]
     cluster.has(rayjob("Suspended", suspend=True))
     assert state(capsys)["phase"] == "Cancelled"
     monkeypatch.setattr("mnist_job.kubernetes.submit.install", lambda *_: None)

@@ -14,8 +14,10 @@ from mnist_job.models import reference
 from mnist_job.training import loop, optimizer, private, reporter, states
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.passes import Training, Validation
 from mnist_job.training.progress import Progress
 from mnist_job.training.reporter import Reporter
+from tests.passes import whole
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -35,17 +37,16 @@ def build(split: Split, batch: int = BATCH):
     training = ResidentBatches(split, batch, Share(0, 1), seed=0)
     validation = ResidentBatches(split, 32, Share(0, 1))
     strategy = tf.distribute.get_strategy()
-    so_far = tf.Variable(tf.zeros(3, tf.float64))
-    train = loop.compiled_training(strategy, model, update, training, so_far)
-    return model.network, training, train, validation, loop.compiled_validation(strategy, model, validation), so_far
+    return Training(strategy, model, update, training), training, Validation(strategy, model, validation), validation
 
 
 def test_every_epoch_runs_the_same_compiled_function(split):
-    _, training, train, validation, validate, _ = build(split)
+    training, batches, validating, validation = build(split)
     for epoch in range(3):
-        train(training.plan(epoch))
-        validate(validation.plan(0))
-    assert [train.experimental_get_tracing_count(), validate.experimental_get_tracing_count()] == [1, 1]
+        whole(training, batches, epoch)
+        whole(validating, validation)
+    functions = (*training.functions, *validating.functions)
+    assert [function.experimental_get_tracing_count() for function in functions] == [1, 1, 1, 1]
 
 
 class Journal(queue.Queue):
@@ -59,12 +60,14 @@ class Journal(queue.Queue):
 
 def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
     monkeypatch.setattr(reporter, "REPORT_SECONDS", 0)
-    _, training, train, _, _, so_far = build(split, batch=1)
+    training, batches, _, _ = build(split, batch=1)
     journal = Journal()
-    told_by = Reporter(journal.put, so_far, training, 2, done=0)
+    told_by = Reporter(journal.put, training.sums, batches, 2, done=0)
     for epoch in (1, 2):
+        training.begin()
         with told_by.epoch(epoch):
-            loss = float(train(training.plan(epoch))[0]["loss"])
+            training.advance(batches.plan(epoch), 0, IMAGES)
+            loss = training.end()[0]["loss"]
             seen = [journal.get(timeout=60)]  # a thread writes it, perhaps after the last step
         seen += journal.all()
         assert [told.step for told in seen] == sorted(told.step for told in seen)
@@ -82,7 +85,7 @@ def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, ste
     batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
     assert batches.reached(seen) == (step, images)
     journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
-    with Reporter(journal.put, so_far, batches, 4, done=2).epoch(3):
+    with Reporter(journal.put, so_far, batches, 4, done=8).epoch(3):
         so_far.assign([seen / 2, seen, 0])
     (told,) = journal.all()
     assert told[:4] == (3, step, 4, 0.5)
@@ -102,8 +105,9 @@ HOST = {"Const", "While", "StatelessWhile", "Placeholder", "NoOp", "Identity", "
 
 def test_every_tensor_operation_of_an_epoch_has_a_gpu_kernel(split):
     """Without a GPU, this checks TensorFlow's list of kernels. Without a kernel, a step would copy data to the CPU."""
-    _, _, train, _, validate, _ = build(split)
-    graphs = [compiled.get_concrete_function().graph.as_graph_def() for compiled in (train, validate)]
+    training, _, validating, _ = build(split)
+    functions = (*training.functions, *validating.functions)
+    graphs = [function.get_concrete_function().graph.as_graph_def() for function in functions]
     nodes = [node for graph in graphs for function in graph.library.function for node in function.node_def]
     used = {(node.op, tuple(sorted((k, v.type) for k, v in node.attr.items() if v.type))) for node in nodes}
     missing = sorted({op for op, types in used if op not in HOST and not has_gpu_kernel(op, dict(types))})

@@ -12,11 +12,13 @@ from mnist_job.data.arrays import Split
 from mnist_job.errors import UsageError
 from mnist_job.models import origin, source
 from mnist_job.models.source import Shapes
-from mnist_job.training import loop, preflight
+from mnist_job.training import preflight
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.passes import Validation
 from mnist_job.usercode import files as code
 from mnist_job.usercode.apart import Apart
+from tests.passes import whole
 from tests.unit.here import here
 
 SHAPES = Shapes((8, 8), 3, 255, 5)
@@ -292,9 +294,9 @@ def test_one_output_in_a_list_is_that_output(compiled):
         network.compile("sgd", "categorical_crossentropy")
     model = Compiled(network, 1e-3, EXAMPLES)
     strategy, batches = tf.distribute.get_strategy(), ResidentBatches(EXAMPLES, 16, Share(0, 1))
-    found = loop.compiled_validation(strategy, model, batches)(batches.plan(0))
+    found, _ = whole(Validation(strategy, model, batches), batches)
     expected = keras.losses.sparse_categorical_crossentropy(EXAMPLES.targets, network.predict_on_batch(EXAMPLES.inputs))
-    assert float(found["loss"]) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    assert found["loss"] == pytest.approx(float(np.mean(expected)), rel=1e-5)
     assert ("accuracy" in found) != compiled
 
 

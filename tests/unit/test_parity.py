@@ -11,10 +11,12 @@ import tensorflow as tf
 
 from mnist_job.data.arrays import Split
 from mnist_job.data.weights import weighted
-from mnist_job.training import loop, optimizer
+from mnist_job.training import optimizer
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.passes import Training, Validation
 from tests.networks import CLASSES, MODELS, SHAPE, binary, dense, notebook
+from tests.passes import whole
 
 IMAGES, BATCH, EPOCHS = 200, 16, 16  # 13 steps an epoch, of which the last has 8 images
 
@@ -108,18 +110,17 @@ def assert_is_fit(split: Split, build: Callable, tolerance: float = 1e-5, class_
     validation = ResidentBatches(split, 64, Share(0, 1))
     strategy = tf.distribute.get_strategy()
     update = optimizer.update(model.optimizer, model.variables)
-    train = loop.compiled_training(strategy, model, update, batches, tf.Variable(tf.zeros(3, tf.float64)))
-    validate = loop.compiled_validation(strategy, model, validation)
+    training, validating = Training(strategy, model, update, batches), Validation(strategy, model, validation)
     ours = []
     for epoch in range(EPOCHS):
-        trained, finite_steps = train(batches.plan(epoch))
+        trained, finite_steps = whole(training, batches, epoch)
         assert finite_steps == batches.steps
-        ours.append(trained | {f"val_{name}": value for name, value in validate(validation.plan(0)).items()})
+        ours.append(trained | {f"val_{name}": value for name, value in whole(validating, validation)[0].items()})
     model.optimizer.finalize_variable_values(model.variables)
 
     history = fitted(theirs, split, batches, model.targets, class_weight)
     for name, values in history.items():
-        assert [float(row[name]) for row in ours] == pytest.approx(values, rel=tolerance, abs=tolerance), name
+        assert [row[name] for row in ours] == pytest.approx(values, rel=tolerance, abs=tolerance), name
     assert set(ours[0]) == set(history)
     for mine, other in zip(network.get_weights(), theirs.get_weights(), strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance)

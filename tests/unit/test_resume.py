@@ -1,11 +1,15 @@
 """Test that a model with batch statistics, noise and augmentation ends the same wherever its training was killed."""
 
+from dataclasses import replace
+
 import pytest
 
 from mnist_job.config.settings import JobConfig
 from mnist_job.models import origin
+from mnist_job.training import pace
+from mnist_job.training.checkpoint import Checkpoints
 from tests.networks import STATEFUL
-from tests.unit.test_callbacks import train
+from tests.unit.test_callbacks import Killed, train
 
 
 def test_it_has_the_digits_of_an_undisturbed_training_after_a_kill_at_every_epoch(tmp_path, monkeypatch):
@@ -20,3 +24,37 @@ def test_it_has_the_digits_of_an_undisturbed_training_after_a_kill_at_every_epoc
     for ours, theirs in zip(history, whole, strict=True):
         for part in ("train", "validation"):
             assert ours.measured(part) == pytest.approx(theirs.measured(part), abs=1e-6)
+
+
+CALLBACKS = """
+from keras.callbacks import *
+
+def callbacks():
+    slower = LearningRateScheduler(lambda epoch, rate: rate * 0.9)
+    return [ReduceLROnPlateau(factor=0.5, patience=1, min_delta=0.5), slower]
+"""
+
+
+def test_it_has_the_digits_of_an_undisturbed_training_after_a_kill_within_an_epoch(tmp_path, monkeypatch):
+    """Each start takes four or five steps. The noise, the metrics and the callbacks continue where they were."""
+    (tmp_path / "notebook.py").write_text(STATEFUL + CALLBACKS)
+    own = {"model": f"{tmp_path}/notebook.py:model", "callbacks": f"{tmp_path}/notebook.py:callbacks"}
+    config = JobConfig(data="digits", epochs=3, batch_size=128, learning_rate_schedule="constant", **own)
+    start = origin.read(config)
+    whole = train(config, start, tmp_path / "whole", monkeypatch)
+    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
+    save, saved = Checkpoints.save, []
+
+    def save_and_die(self, model, history, workers, callbacks, keep, middle=None):
+        save(self, model, history, workers, callbacks, keep, middle)
+        saved.append((len(history), middle.step if middle else 0))
+        if len(saved) % 4 == 0:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
+    often = config.model_copy(update={"checkpoint_minutes": 1e-9})
+    while len(history := train(often, start, tmp_path / "killed", monkeypatch)) < 3:
+        pass
+    assert len(saved) == 27  # nine in each epoch: no step was taken twice
+    assert saved == sorted(set(saved))
+    assert history == [replace(row, seconds=0) for row in whole]

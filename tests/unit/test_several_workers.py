@@ -90,3 +90,9 @@ def test_the_first_bad_step_is_that_of_all_workers(workers, alone):
     for found in (*workers, alone):
         assert found["gone"]["losses"][0] == "nan"
         assert found["gone"]["finite_steps"] == [BAD_STEP - 1, 0]
+
+
+def test_an_epoch_that_is_left_and_continued_has_the_same_bits(workers, alone):
+    """Also the statistics and the noise of each worker, and its part of the metrics."""
+    for found in (*workers, alone):
+        assert found["paused"] == found["noisy"]

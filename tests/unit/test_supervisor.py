@@ -94,7 +94,7 @@ DEATHS = {
 def test_a_driver_that_dies_is_told_by_a_sentence_a_code_and_the_metrics(tmp_path, work):
     (tmp_path / "job.prom").write_text("mnist_job_test_loss 0.5\nmnist_job_last_run_succeeded 1.0\n")
     result = ended(work, tmp_path)
-    sentence = f"mnist-job: {DEATHS[work]}; the same command resumes from the last epoch\n"
+    sentence = f"mnist-job: {DEATHS[work]}; the same command resumes from the last checkpoint\n"
     assert (result.returncode, result.stdout, result.stderr) == (4, "", sentence)
     told = values((tmp_path / "job.prom").read_text())
     assert (told["mnist_job_last_run_succeeded"], told["mnist_job_test_loss"]) == (0, 0.5)
@@ -102,7 +102,7 @@ def test_a_driver_that_dies_is_told_by_a_sentence_a_code_and_the_metrics(tmp_pat
 
 def test_a_script_gets_its_document_from_a_driver_that_died(tmp_path):
     result = ended("os._exit(1)", tmp_path, document=True)
-    reason = "the driver ended with exit code 1 before it was done; the same command resumes from the last epoch"
+    reason = "the driver ended with exit code 1 before it was done; the same command resumes from the last checkpoint"
     assert result.stdout == f'{{\n  "exit_code": 4,\n  "reason": "{reason}"\n}}\n'
 
 
@@ -195,7 +195,9 @@ def test_the_third_interrupt_ends_a_driver_that_hears_none(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
-    assert stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last epoch\n"
+    assert (
+        stderr == "mnist-job: interrupted, and ended immediately; the same command resumes from the last checkpoint\n"
+    )
     assert values((tmp_path / "job.prom").read_text())["mnist_job_last_run_succeeded"] == 0
     assert not psutil.pid_exists(int(driver))
     assert not Path(folder).exists()

@@ -45,7 +45,7 @@ class WorkersSettings(Part):
         affects_result=True,
     )
     max_failures: int = setting(
-        3, "how often training may lose workers and resume from the last epoch", "bounds", ge=0, le=1000
+        3, "how often training may lose workers and resume from the last checkpoint", "bounds", ge=0, le=1000
     )
     start_timeout: float = setting(300, "seconds to wait for all workers to start", "bounds", gt=0, le=86_400)
 

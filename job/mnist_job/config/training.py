@@ -162,6 +162,9 @@ class LoopSettings(EndSettings, TrainingDataSettings, ModelSettings):
     on_nan: Literal["stop", "ignore"] = setting(
         "stop", "`stop` ends the run if the loss is not finite; `ignore` trains on", "training"
     )
+    checkpoint_minutes: float = setting(
+        5, "minutes after which a checkpoint is saved within an epoch", "bounds", gt=0, le=10_000
+    )
     use_gpu: bool = setting(False, "train on GPUs, one for each worker", "where it runs", affects_result=True)
     cpus_per_worker: float = setting(
         1, "CPUs that Ray reserves for each worker; TensorFlow uses as many threads", "where it runs", gt=0, le=1024

@@ -147,7 +147,7 @@ def _stop(api: Api, name: str) -> tuple[str, str]:
     if state.over:
         return "none", f"had already ended: {state.phase}"
     api.suspend(state.rayjob, True)
-    return "cancelled", "cancelled; the same `submit` resumes from the last epoch"
+    return "cancelled", "cancelled; the same `submit` resumes from the last checkpoint"
 
 
 def _delete(api: Api, name: str, context: str | None, log: Log) -> None:

@@ -81,7 +81,7 @@ class State:
             if kind.exit_code == code:
                 return kind(told)
         if self.phase == "Cancelled":
-            told = "it was cancelled; the same `mnist-job submit` resumes from the last epoch"
+            told = "it was cancelled; the same `mnist-job submit` resumes from the last checkpoint"
         waiting = {pod.waits: pod.name for pod in reversed(self.pods) if pod.waits}  # name one pod for each reason
         waits = "".join(f"; pod {name} waits: {why}" for why, name in waiting.items())
         why = ": ".join(filter(None, (self.reason, told)))

@@ -116,13 +116,15 @@ class Stage:
         """Show an entry: the start of the workers, their progress, the end of an epoch, or a restart."""
         width = len(str(self._epochs))
         match entry:
-            case Start(workers, damaged):
+            case Start(workers, damaged, epoch=epoch, step=step):
                 for checkpoint in damaged:
                     self._log.warning(f"a damaged checkpoint was skipped: {checkpoint}", checkpoint=checkpoint)
                 have = "has" if workers == 1 else "have"
-                self._log.info(f"{counted(workers)} {have} started", workers=workers)
+                where = f", at epoch {epoch}" if (epoch, step) != (1, 0) else ""
+                where += f", step {step + 1}" if step else ""
+                self._log.info(f"{counted(workers)} {have} started{where}", workers=workers, epoch=epoch, step=step + 1)
             case Restart(reason):
-                self._log.warning(f"all workers restart from the last epoch: {reason}", reason=reason)
+                self._log.warning(f"all workers restart from the last checkpoint: {reason}", reason=reason)
             case Progress():
                 self._bar.update(
                     self._task,

@@ -96,7 +96,7 @@ class _Supervisor:
         self._can_watch = (probe := processes.watched(run.pid)) is not None
         if probe is not None:
             os.close(probe)
-        again = "resumes from the last epoch" if isinstance(config, JobConfig) else "starts the evaluation again"
+        again = "resumes from the last checkpoint" if isinstance(config, JobConfig) else "starts the evaluation again"
         self._again = f"the same command {again}"
 
     def heard(self, number: int, _frame: types.FrameType | None) -> None:

@@ -35,7 +35,7 @@ def train(
         done = len(last.history) if last else 0
         if last is not None and stopping.ended(last.history, config) is not None:
             return kept(checkpoints, config, last, None, None)
-    doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if done else "")
+    doing = f"training on {counted(config.workers)}" + (f", from epoch {done + 1}" if last else "")
     with (
         this.stage("worker_stop", TrainingError, doing, config.epochs) as shown,
         EventFiles.opened(folder, this.log) as event_files,

@@ -1,11 +1,12 @@
 """The batches of the training loop.
 
-`ResidentBatches` keeps all data on the device. A class that streams larger data would have the same members.
+`ResidentBatches` keeps all data on the device. `StreamedBatches` reads a data set that is larger than memory.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from mnist_job.data.arrays import Inputs, Split
 from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
-Plan = tuple[Tensor, Tensor, Tensor]
+Plan = tuple[Tensor, ...]
 WORD_BYTES = 8
 
 
@@ -52,6 +53,43 @@ class Share:
         return Share(self.rank + 1, self.workers).start(images) - self.start(images)
 
 
+class Piece(NamedTuple):
+    """Some consecutive batches of a pass: from the step `first` up to, and without, `last`."""
+
+    plan: Plan
+    first: int
+    last: int
+
+
+class Batches(Protocol):
+    """The batches of a pass over a part of the data."""
+
+    share: Share
+
+    @property
+    def steps(self) -> int:
+        """The number of batches in an epoch. The last batch may be smaller."""
+
+    @property
+    def has_empty_parts(self) -> bool:
+        """Whether this worker's part of a batch may be empty. If it may for one worker, then for all."""
+
+    def reached(self, images: float) -> tuple[int, int]:
+        """Return about the step after which this worker has trained on `images` images of the epoch, and the number of
+        images that all workers together have trained on by then.
+        """
+
+    def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:
+        """Yield the pieces of an epoch, from that with the step `first` on. All workers get the same steps."""
+
+    @property
+    def plan_signature(self) -> tuple[tf.TensorSpec, ...]:
+        """The shapes and types of a piece's plan. They are the same for each piece."""
+
+    def batch(self, plan: Plan, step: Tensor) -> Batch:
+        """Return this worker's part of a batch, by its number in the piece."""
+
+
 class ResidentBatches:
     """A split whose inputs stay on the device in their own type. Each batch is gathered from them in the epoch's order.
 
@@ -61,7 +99,7 @@ class ResidentBatches:
 
     def __init__(self, split: Split, batch_size: int, share: Share, seed: int | None = None) -> None:
         """Put the split on the device. With a `seed`, each epoch has another random order; without one, the data's."""
-        self._batch_size, self._share, self._seed = batch_size, share, seed
+        self._batch_size, self.share, self._seed = batch_size, share, seed
         self._samples = len(split)
         self._shape, self._dtype = split.inputs.shape[1:], split.inputs.dtype
         self._targets = tf.constant(split.targets)
@@ -76,14 +114,18 @@ class ResidentBatches:
     @property
     def has_empty_parts(self) -> bool:
         """Whether the last batch has fewer images than there are workers, so that some of them get none."""
-        return 0 < self._samples % self._batch_size < self._share.workers
+        return 0 < self._samples % self._batch_size < self.share.workers
 
     def reached(self, images: float) -> tuple[int, int]:
         """Return the step after which the first worker has trained on `images` images of the epoch, and the number of
         images that all workers together have trained on by then.
         """
-        step = math.ceil(images / self._share.of(self._batch_size))
+        step = math.ceil(images / self.share.of(self._batch_size))
         return step, min(step * self._batch_size, self._samples)
+
+    def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:  # noqa: ARG002 it has every step
+        """Yield the whole epoch as one piece."""
+        yield Piece(self.plan(epoch), 0, self.steps)
 
     def plan(self, epoch: int) -> Plan:
         """Return this worker's part of an epoch: the indices of its images (int32) in their order, where each step's
@@ -91,7 +133,7 @@ class ResidentBatches:
 
         The order depends only on the seed and the epoch.
         """
-        indices, starts, shares = plan(self._samples, self._batch_size, self._share, self._seed, epoch)
+        indices, starts, shares = plan(self._samples, self._batch_size, self.share, self._seed, epoch)
         return tf.constant(indices), tf.constant(starts), tf.constant(shares)
 
     @property

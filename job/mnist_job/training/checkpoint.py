@@ -1,4 +1,7 @@
-"""Checkpoints: after each epoch, a folder with the model, the optimizer, the state of callbacks, and the history.
+"""Checkpoints: a folder with the model, the optimizer, the state of callbacks, and the history.
+
+There is one after each epoch, and there may be some within an epoch, with what the epoch has measured so far. A result
+comes from the former only.
 
 A run needs nothing else to resume: the order of the data and the learning rate follow from the seed, the epoch and the
 optimizer's step count. The manifest, with the SHA-256 of each file, is moved into the folder last. A folder without a
@@ -13,9 +16,10 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pyarrow import fs
 
 from mnist_job.bounds import CHECKPOINTS_TO_KEEP
@@ -32,7 +36,38 @@ OPTIMIZER = "optimizer.npz"
 HISTORY = "history.json"
 TRAINING = "training.json"
 CALLBACKS = "callbacks.pickle"
+MIDDLE = "middle.npz"
 MANIFEST = "manifest.json"
+
+
+class Middle(NamedTuple):
+    """A place within an epoch.
+
+    Attributes:
+        step: how many steps of the epoch are done.
+        seconds: how long they took.
+        rate: the learning rate of the first step.
+        values: what differs between the workers (`passes.Training.values`).
+
+    """
+
+    step: int
+    seconds: float
+    rate: float
+    values: list[npt.NDArray[np.float64]]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of its file."""
+        content = io.BytesIO()
+        np.savez(content, np.array(self[:3], np.float64), *self.values)
+        return content.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Middle":
+        """Read its file. Raises ValueError if it is damaged."""
+        with np.load(io.BytesIO(content)) as arrays:
+            place, *values = (arrays[name] for name in arrays.files)
+        return cls(int(place[0]), float(place[1]), float(place[2]), values)
 
 
 @dataclass(frozen=True)
@@ -40,7 +75,8 @@ class Checkpoint:
     """An intact checkpoint: its files match its manifest. `damaged` describes newer checkpoints that are not intact.
 
     `manifest` has the SHA-256 of each file. `workers` is the number of workers that trained its last epoch; it is None
-    in old checkpoints, which did not record it.
+    in old checkpoints, which did not record it. `step` is the number of steps that are done in the epoch after those
+    of the history.
     """
 
     filesystem: fs.FileSystem
@@ -49,6 +85,7 @@ class Checkpoint:
     history: list[Epoch]
     workers: int | None
     damaged: list[str]
+    step: int = 0
 
     @property
     def model(self) -> files.File:
@@ -75,11 +112,12 @@ class Checkpoints:
         workers: int,
         callbacks: "Callbacks | None" = None,
         keep: Collection[int] = (),
+        middle: Middle | None = None,
     ) -> None:
         """Write a checkpoint, then remove unfinished ones and all but the newest CHECKPOINTS_TO_KEEP. Raises OSError.
 
         `workers` is the number of workers that trained the last epoch. The checkpoints of the epochs in `keep`
-        stay, too.
+        stay, too. `middle` is the place within the next epoch, if this has begun.
         """
         variables = io.BytesIO()
         np.savez(variables, *(np.asarray(variable) for variable in model.optimizer.variables))
@@ -91,7 +129,10 @@ class Checkpoints:
         }
         if callbacks:
             contents[CALLBACKS] = callbacks.state()
-        path = f"{self.folder}/{len(history):07}-{self.run}"
+        if middle:
+            contents[MIDDLE] = middle.to_bytes()
+        place = f".{middle.step:09}" if middle else ""  # a point comes after the hyphen of the epoch's own checkpoint
+        path = f"{self.folder}/{len(history):07}{place}-{self.run}"
         self.filesystem.create_dir(path, recursive=True)
         for name, content in contents.items():
             self._write(f"{path}/{name}", content)
@@ -120,7 +161,7 @@ class Checkpoints:
         """
         damaged: list[str] = []
         for name in self._newest_first():
-            if int(name[:7]) == epoch and (found := self._intact([name], damaged)) is not None:
+            if _is_of_epoch(name, {epoch}) and (found := self._intact([name], damaged)) is not None:
                 if _digits(found.history) == _digits(history[:epoch]):
                     return found
                 damaged.append(f"{name} is of another training")
@@ -142,22 +183,25 @@ class Checkpoints:
                 contents = {file: self._verified(path, file, manifest) for file in manifest}
                 history = [Epoch(**row) for row in json.loads(contents[HISTORY])]
                 workers = json.loads(contents[TRAINING])["workers"] if TRAINING in contents else None
+                step = Middle.from_bytes(contents[MIDDLE]).step if MIDDLE in contents else 0
             except (ValueError, KeyError, AttributeError, TypeError, FileNotFoundError) as error:
                 damaged.append(f"{name}: {error}")
                 continue
-            return Checkpoint(self.filesystem, path, manifest, history, workers, damaged)
+            return Checkpoint(self.filesystem, path, manifest, history, workers, damaged, step)
         return None
 
     def restore(
         self, path: str, manifest: Mapping[str, str], model: "Compiled", callbacks: "Callbacks | None" = None
-    ) -> list[Epoch]:
-        """Load the checkpoint at `path` into the model, the optimizer and the callbacks, and return its history.
+    ) -> tuple[list[Epoch], Middle | None]:
+        """Load the checkpoint at `path` into the model, the optimizer and the callbacks.
+
+        Return its history and, if it was saved within an epoch, the place there.
 
         Raises Changed, before it changes anything, if a file does not match `manifest` any more, and OSError if a file
         cannot be read.
         """
         try:
-            names = (MODEL, OPTIMIZER, HISTORY, *((CALLBACKS,) if callbacks else ()))
+            names = [MODEL, OPTIMIZER, HISTORY, *([CALLBACKS] if callbacks else []), *({MIDDLE} & manifest.keys())]
             contents = {name: self._verified(path, name, manifest) for name in names}
         except ValueError as error:
             raise Changed(f"{path}: {error}") from error
@@ -173,7 +217,8 @@ class Checkpoints:
                 variable.assign(arrays[name].view(kind) if kind.itemsize == 2 else arrays[name])
         if callbacks:
             callbacks.restore(contents[CALLBACKS])
-        return [Epoch(**row) for row in json.loads(contents[HISTORY])]
+        history = [Epoch(**row) for row in json.loads(contents[HISTORY])]
+        return history, Middle.from_bytes(contents[MIDDLE]) if MIDDLE in contents else None
 
     def _verified(self, path: str, file: str, manifest: Mapping[str, str]) -> bytes:
         content = self._read(f"{path}/{file}")
@@ -186,7 +231,7 @@ class Checkpoints:
         complete = 0
         for name in self._newest_first():
             is_complete = self._is_complete(name)
-            stays = is_complete and int(name[:7]) in keep
+            stays = is_complete and _is_of_epoch(name, keep)
             if not stays and complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
                 owned.remove(self.filesystem, f"{self.folder}/{name}", owned.in_a_checkpoint)
             complete += is_complete
@@ -210,6 +255,11 @@ class Checkpoints:
     def _write(self, path: str, content: bytes) -> None:
         with self.filesystem.open_output_stream(path) as stream:
             stream.write(content)
+
+
+def _is_of_epoch(name: str, epochs: Collection[int]) -> bool:
+    """Return whether a checkpoint was saved at the end of one of these epochs."""
+    return int(name[:7]) in epochs and name[7] == "-"
 
 
 def _digits(history: list[Epoch]) -> str:

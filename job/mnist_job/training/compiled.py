@@ -61,7 +61,7 @@ class Compiled:
         network.compute_loss(examples.inputs, targets, given, examples.weights)
         network.compute_metrics(examples.inputs, targets, given, examples.weights)
         network.reset_metrics()
-        self._seeds = [variable for variable in network.variables if variable.name == "seed_generator_state"]
+        self.seeds = [variable for variable in network.variables if variable.name == "seed_generator_state"]
         self._norms = [
             (layer, layer.synchronized)
             for layer in private.layers(network)
@@ -116,7 +116,7 @@ class Compiled:
         A layer's noise then is a function of the seed, the epoch and the worker. So a resumed run has the same noise,
         and the workers have different noise.
         """
-        for index, variable in enumerate(self._seeds):
+        for index, variable in enumerate(self.seeds):
             (state,) = np.random.SeedSequence((*numbers, index)).generate_state(1)
             variable.assign(np.array([state >> 1, 0]))
 

@@ -13,6 +13,9 @@ import tensorflow as tf
 from mnist_job.training import private
 from mnist_job.training.batches import Tensor
 
+Update = Callable[[Sequence[Tensor]], None]
+"""A function that updates the variables by their gradients."""
+
 FEW_BYTES = 1 << 19  # up to this size, gradients are sent in one message: on loopback faster up to about 0.7 MB
 # Larger than the keys of MultiWorkerMirroredStrategy's own collectives. All workers trace the same functions in the
 # same order, so they use the same keys.
@@ -31,8 +34,8 @@ _PLAIN = {  # arguments of Adam that the kernel does not know, with the values t
 }
 
 
-def update(optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> Callable[[Sequence[Tensor]], None]:
-    """Build the optimizer for the variables. Return a function that updates them by their gradients.
+def update(optimizer: keras.Optimizer, variables: Sequence[keras.Variable]) -> Update:
+    """Build the optimizer for the variables, and return the function that updates them.
 
     A variable without a gradient (None) stays as it is.
 

@@ -81,10 +81,11 @@ def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split
     import keras
     import tensorflow as tf
 
-    from mnist_job.training import loop, optimizer
+    from mnist_job.training import optimizer
     from mnist_job.training.batches import ResidentBatches, Share
     from mnist_job.training.callbacks import Callbacks
     from mnist_job.training.compiled import Compiled
+    from mnist_job.training.passes import Training, Validation
 
     keras.utils.set_random_seed(shapes.seed)
     network = source.build(shapes)
@@ -94,9 +95,10 @@ def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split
         model = Compiled(network, rate, examples)
         batches = ResidentBatches(examples, len(examples), Share(0, 1), seed=0)
         update = optimizer.update(model.optimizer, model.variables)
-        so_far = tf.Variable(tf.zeros(3, tf.float64))
-        loop.compiled_training(tf.distribute.get_strategy(), model, update, batches, so_far)(batches.plan(0))
-        loop.compiled_validation(tf.distribute.get_strategy(), model, batches)(batches.plan(0))
+        strategy = tf.distribute.get_strategy()
+        for made in (Training(strategy, model, update, batches), Validation(strategy, model, batches)):
+            made.advance(batches.plan(0), 0, batches.steps)
+            made.end()
     except JobError as error:
         raise UsageError(f"--model {source.name}: {error}") from error
     except Exception as error:

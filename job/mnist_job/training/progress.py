@@ -69,13 +69,16 @@ class Progress(NamedTuple):
 class Start(NamedTuple):
     """The start of training on this many workers. `damaged` describes checkpoints that were skipped.
 
-    `node` is the first worker's node, and `phases` are the seconds that this worker has spent so far.
+    `node` is the first worker's node, and `phases` are the seconds that this worker has spent so far. Training goes on
+    in `epoch`, from 1, of which `step` steps are done.
     """
 
     workers: int
     damaged: list[str]
     node: str
     phases: dict[str, float]
+    epoch: int = 1
+    step: int = 0
 
 
 class Spent(NamedTuple):

@@ -1,6 +1,6 @@
 """Reports of the first worker's progress within an epoch.
 
-An epoch is one call of a compiled function. So another thread reads the variable in which the function keeps its sums.
+An epoch is a few calls of a compiled function. So another thread reads the variable in which it keeps its sums.
 """
 
 import threading
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mnist_job.training.batches import ResidentBatches
+from mnist_job.training.batches import Batches
 from mnist_job.training.progress import Progress, Tell, finite
 
 REPORT_SECONDS = 1.0
@@ -19,19 +19,18 @@ class Reporter:
     """A reporter in the first worker: it sends a Progress each second and at each epoch's end.
 
     `so_far` is a variable with this worker's sums over the epoch: the loss, the images, and the hits. `done` is
-    the number of epochs that were trained before this start.
+    the number of steps, over all epochs, that were taken before this start.
     """
 
-    def __init__(self, tell: Tell, so_far: Any, batches: ResidentBatches, epochs: int, *, done: int) -> None:
+    def __init__(self, tell: Tell, so_far: Any, batches: Batches, epochs: int, *, done: int) -> None:
         self._report_to, self._so_far, self._batches = tell, so_far, batches
-        self._all_steps, self._steps_before = epochs * batches.steps, done * batches.steps
+        self._all_steps, self._steps_before = epochs * batches.steps, done
         self._began = time.perf_counter()
 
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[None]:
         """Report the progress of this epoch while the context is open, and at its end if no error is raised."""
-        self._so_far.assign([0.0, 0.0, 0.0])
-        began, ended = time.perf_counter(), threading.Event()
+        began, ended = (time.perf_counter(), self._seen()), threading.Event()
         reports = threading.Thread(target=self._report, args=(epoch, began, ended), name="live", daemon=True)
         reports.start()
         try:
@@ -41,16 +40,21 @@ class Reporter:
             reports.join()
         self._tell(epoch, began)
 
-    def _report(self, epoch: int, began: float, ended: threading.Event) -> None:
+    def _seen(self) -> float:
+        return float(self._so_far.numpy()[1])
+
+    def _report(self, epoch: int, began: tuple[float, float], ended: threading.Event) -> None:
         while not ended.wait(REPORT_SECONDS):
             self._tell(epoch, began)
 
-    def _tell(self, epoch: int, began: float) -> None:
+    def _tell(self, epoch: int, began: tuple[float, float]) -> None:
         loss, seen, _ = (float(x) for x in self._so_far.numpy())
-        if not seen:  # the first step has not ended yet
+        start, before = began
+        if seen == before:  # the first step has not ended yet
             return
         now = time.perf_counter()
         step, images = self._batches.reached(seen)
+        images -= self._batches.reached(before)[1]
         steps = (epoch - 1) * self._batches.steps + step
         self._report_to(
             Progress(
@@ -58,7 +62,7 @@ class Reporter:
                 step,
                 self._batches.steps,
                 train_loss=finite(loss / seen),
-                images_per_second=images / (now - began),
+                images_per_second=images / (now - start),
                 remaining_seconds=(now - self._began) / (steps - self._steps_before) * (self._all_steps - steps),
             )
         )
