@@ -60,13 +60,17 @@ def assert_ends_like(folder: Path, undisturbed: Path) -> None:
         pytest.param("epoch 3/4", (PROGRAM,), marks=pytest.mark.full, id="last"),
     ],
 )
-def test_a_killed_worker_costs_its_epoch(tmp_path, undisturbed, line, program):
-    process = start(*RUN, cwd=tmp_path, program=program)
+def test_a_killed_worker_costs_what_came_after_the_last_checkpoint(tmp_path, undisturbed, line, program):
+    within = line == "epoch 2/4"
+    process = start(*RUN, *(("--checkpoint-minutes", "0.002") if within else ()), cwd=tmp_path, program=program)
     wait_for(process, line)  # now the run is in the middle of the next epoch
+    while within and not list((tmp_path / "runs/.lost/checkpoints").glob("0000002.*/manifest.json")):
+        assert process.poll() is None
     workers(process)[1].kill()
     stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert (process.returncode, stderr) == (0, "")
     assert stdout.count("all workers restart") == 1
+    assert ("workers have started, at epoch 3, step " in stdout) == within
     epochs = [text for text in stdout.splitlines() if text.startswith("epoch ")]
     assert len(epochs) == {"2": 4, "epoch 2/4": 2, "epoch 3/4": 1}[line if line.startswith("epoch") else "2"]
     assert values((tmp_path / "runs/lost/metrics.prom").read_text())["mnist_job_worker_restarts"] == 1
