@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,17 @@ def node_of(head: Head, folder: Path) -> Iterator[None]:
             kill(node)
 
 
+def ray(*arguments: str) -> str:
+    return subprocess.run(
+        [RAY, *arguments],
+        env=os.environ | TOKEN,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout
+
+
 def grows_and_shrinks(process: subprocess.Popen[str], head: Head, folder: Path) -> None:
     """A second node joins the run and is killed. The run continues without it to its end."""
     wait_for(process, "1 worker has started")
@@ -53,3 +65,33 @@ def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
     assert elastic["training"]["restarts"] == 1
     # The order of sums differs. After 230,000 steps, the losses may differ as much as those of two seeds.
     assert elastic["evaluation"]["loss"] == pytest.approx(expected["evaluation"]["loss"], rel=0.15)
+
+
+@pytest.mark.full
+def test_a_node_that_will_be_taken_away_makes_a_checkpoint_due(tmp_path):
+    with ray_head(tmp_path, "--num-cpus=1") as head, node_of(head, tmp_path):
+        flags = ("--batch-size", "1", "--workers", "2", "--checkpoint-minutes", "1000", "--address", head.address)
+        process = start(*RUN, *flags, cwd=tmp_path, **TOKEN)
+        wait_for(process, "epoch ")
+        within = (tmp_path / "runs/.mnist-job/checkpoints").glob
+        assert list(within("*.*/manifest.json")) == []
+        nodes = json.loads(ray("list", "nodes", "--format", "json", "--address", head.address))
+        (leaving,) = (node["node_id"] for node in nodes if not node["is_head_node"])
+        reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test")
+        ray(
+            "drain-node",
+            "--address",
+            head.address,
+            "--node-id",
+            leaving,
+            *reason,
+            "--deadline-remaining-seconds",
+            "600",
+        )
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not list(within("*.*/manifest.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.terminate()
+        process.communicate(timeout=WAIT_SECONDS)
+        assert process.returncode == 130

@@ -27,7 +27,6 @@ from mnist_job.training.progress import End, Epoch, News, Progress, Restart, Spe
 # Environment variables that Ray Train's controller reads.
 SWITCHES = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # at the end of a run, Ray Train waits for its next poll
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # not needed: there is a checkpoint after each epoch
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # all paths are absolute
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # it would change the logging of this process
 }
@@ -59,6 +58,8 @@ def train(
     worker's JobError without a retry.
     """
     os.environ |= SWITCHES | {
+        # A process that asks the cluster which nodes it will take away. A local Ray has one node, which stays.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0" if cluster.is_local(config) else "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(config.start_timeout),
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(config.worker_timeout),
     }

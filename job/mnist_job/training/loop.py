@@ -82,7 +82,7 @@ def train(
     clock.ended("tracing")
     done = len(history) * batches.steps + (middle.step if middle else 0)
     reporter = Reporter(tell, training_pass.sums, batches, config.epochs, done=done)
-    pace = Pace(done, config.checkpoint_minutes, agree)
+    pace = Pace(done, config.checkpoint_minutes, agree, _is_a_node_leaving)
     while stopping.ended(history, config) is None:
         epoch, started = len(history), time.perf_counter()
         if middle is None:
@@ -139,6 +139,12 @@ def train(
             tell(Spent(clock.handed_over()))
             tell(row)
         pace.saved()
+
+
+def _is_a_node_leaving() -> bool:
+    """Return whether Ray has announced that it takes away the node of a worker. All workers must call it."""
+    announced = getattr(ray.train, "get_preemption_info", None)  # Ray has it from 2.60 on
+    return announced is not None and announced() is not None
 
 
 def _measured(made: Pass) -> tuple[dict[str, float | None], int]:

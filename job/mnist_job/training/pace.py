@@ -21,15 +21,26 @@ class Pace:
     """
 
     def __init__(
-        self, step: int, minutes: float, agree: Callable[[Any], Any], clock: Callable[[], float] = time.monotonic
+        self,
+        step: int,
+        minutes: float,
+        agree: Callable[[Any], Any],
+        is_leaving: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin at a step, with a checkpoint after `minutes`. `agree` gives all workers what the first one has."""
-        self._minutes, self._agree, self._clock = minutes, agree, clock
+        """Begin at a step, with a checkpoint after `minutes`.
+
+        `agree` gives all workers what the first one has. `is_leaving` says to all whether a node will be taken away.
+        """
+        self._minutes, self._agree, self._is_leaving, self._clock = minutes, agree, is_leaving, clock
         self._saved = self._began = clock()
         self._from, self.pause = step, step + FIRST_STEPS
 
     def is_due(self) -> bool:
-        """Return whether a checkpoint is due at this pause, and choose the next pause. All workers must call it."""
+        """Return whether a checkpoint is due at this pause, and choose the next pause. All workers must call it.
+
+        If a node will be taken away, one is due at each pause.
+        """
         now = self._clock()
         steps_a_second = (self.pause - self._from) / max(now - self._began, 1e-3)
         seconds = min(PAUSE_SECONDS, self._minutes * 60)
@@ -37,7 +48,7 @@ class Pace:
         steps, due = self._agree(mine)
         self._from, self._began = self.pause, now
         self.pause += steps
-        return bool(due)
+        return bool(due) or self._is_leaving()
 
     def saved(self) -> None:
         """Start the time to the next checkpoint again: one was saved."""
