@@ -144,7 +144,9 @@ class Release:
         assert self.namespace.resources() == but
 
     def rayjob(self) -> dict:
-        (found,) = self.namespace.list("rayjobs.ray.io", f"app.kubernetes.io/instance={self.name}")
+        """Return the RayJob of the release. The one before it may still be there, marked for deletion."""
+        there = self.namespace.list("rayjobs.ray.io", f"app.kubernetes.io/instance={self.name}")
+        (found,) = (one for one in there if "deletionTimestamp" not in one["metadata"])
         return found
 
     def runs(self) -> None:
