@@ -100,10 +100,10 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
     assert not addresses & services.find_gcs_addresses()
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
-    for flags, variables in ((("--address", "auto"), {}), ((), {"RAY_ADDRESS": "auto"})):
-        for left_over in (str(tmp_path), str(tmp_path / "none")):
-            result = job("run", *TINY, "--name", "second", *flags, cwd=tmp_path, RAY_TMPDIR=left_over, **variables)
-            refused(result, 4, f"{next(iter(variables), '--address')} auto: ")
+    for flags, variables, left_over in (("--address", "auto"), {}, "."), ((), {"RAY_ADDRESS": "auto"}, "none"):
+        place = str(tmp_path / left_over)
+        result = job("run", *TINY, "--name", "second", *flags, cwd=tmp_path, RAY_TMPDIR=place, **variables)
+        refused(result, 4, f"{next(iter(variables), '--address')} auto: ")
     assert first.poll() is None
     first.terminate()
     first.communicate(timeout=WAIT_SECONDS)

@@ -169,21 +169,15 @@ def test_a_changed_job_is_refused_unless_forced(tmp_path, undisturbed):
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
-    """The change does not change the file's length. If the checkpoint before it is also damaged, the run fails."""
+    """The change does not change the file's length."""
     process = start(*RUN, cwd=tmp_path)
     wait_for(process, "epoch 3/4")
     process.terminate()
     process.communicate(timeout=WAIT_SECONDS)
-    before, last = sorted((tmp_path / "runs/.lost/checkpoints").iterdir())
+    _, last = sorted((tmp_path / "runs/.lost/checkpoints").iterdir())
     content = bytearray((last / "model.keras").read_bytes())
     content[len(content) // 2] ^= 1
     (last / "model.keras").write_bytes(content)
-    intact = (before / "optimizer.npz").read_bytes()
-    (before / "optimizer.npz").write_bytes(intact[:100])
-    result = job(*RUN, cwd=tmp_path)
-    assert (result.returncode, len(result.stderr.splitlines())) == (5, 1)
-    assert "no checkpoint is intact" in result.stderr
-    (before / "optimizer.npz").write_bytes(intact)
     result = job(*RUN, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert (

@@ -12,6 +12,7 @@ from mnist_job import __version__
 from mnist_job.config import sources
 from mnist_job.config.setting import GROUPS, declared
 from mnist_job.config.settings import Settings
+from mnist_job.config.training import DATA_SETS
 from mnist_job.errors import UsageError
 from mnist_job.log import Log, write
 
@@ -34,10 +35,11 @@ MNIST_JOB_BATCH_SIZE) and a key of the --config file (batch_size), in that
 order of precedence. Settings without a default are off.
 """
 # Complete words and files. tcsh can complete only one of the two; there it completes files.
+_NAMES = " ".join(DATA_SETS)
 _DATA_SETS = shtab.FILE | {
     "bash": "_mnist_job_data_files",
-    "zsh": r"{_alternative 'names\:data set\:(mnist digits)' 'files\:file\:_files'}",
-    "preamble": {"bash": '_mnist_job_data_files() { compgen -W "mnist digits" -- "$1"; _shtab_compgen_files "$1"; }'},
+    "zsh": rf"{{_alternative 'names\:data set\:({_NAMES})' 'files\:file\:_files'}}",
+    "preamble": {"bash": f'_mnist_job_data_files() {{ compgen -W "{_NAMES}" -- "$1"; _shtab_compgen_files "$1"; }}'},
 }
 _PLACES = {"file": ("FILE", shtab.FILE), "folder": ("DIR", shtab.DIRECTORY), "data set": ("FILE", _DATA_SETS)}
 

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field
 from mnist_job.config.setting import Part, setting
 from mnist_job.config.texts import class_weights, split_commas, split_pairs
 
+DATA_SETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "digits")
+"""The data sets that `--data` takes by name."""
+
 ClassNumber = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
@@ -76,12 +79,31 @@ class DataSettings(CodeSettings):
 
     data: str = setting(
         "mnist",
-        "`mnist`, `digits` (offline), an .npz by path or URI, or FILE.py:FUNCTION",
+        "a name, a file or a folder by path or URI, or FILE.py:FUNCTION",
         "data",
         affects_result=True,
         place="data set",
         min_length=1,
     )
+    test_fraction: float | None = setting(
+        None, "share of the data for the test, if they have no test part", "data", affects_result=True, gt=0, lt=1
+    )
+    image_size: str | None = setting(
+        None,
+        "HxW or HxWxC: resize images to it, or take a table's numbers as pixels",
+        "data",
+        affects_result=True,
+        pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}(x[134])?$",
+    )
+    label: str | None = setting(
+        None, "column of a table with the targets [default: `label`]", "data", affects_result=True, min_length=1
+    )
+    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = setting(
+        (), "columns of a table with the inputs [default: all others]", "data", affects_result=True
+    )
+    data_arrays: Annotated[
+        dict[Literal["x_train", "y_train", "x_val", "y_val", "x_test", "y_test"], str], BeforeValidator(split_pairs)
+    ] = setting({}, "names of an .npz's arrays: x_train=a,y_train=b", "data", affects_result=True)
 
 
 class TrainingDataSettings(DataSettings):

@@ -55,19 +55,20 @@ def parts(returned: object, where: str) -> dict[str, Split]:
     """Return the parts `train`, `test` and perhaps `val` of what a data function returned. Raises DataError."""
     if not isinstance(returned, tuple | list) or len(returned) not in (2, 3):
         raise DataError(f"{where}: returned {_described(returned)}; {EXPECTED}")
-    return {name: _part(pair, name, where) for name, pair in zip(PARTS, returned, strict=False)}
+    return {name: part(pair, name, where) for name, pair in zip(PARTS, returned, strict=False)}
 
 
-def _part(pair: object, name: str, where: str) -> Split:
+def part(pair: object, name: str, where: str) -> Split:
+    """Return the part of this name, from its inputs, its targets and perhaps its weights. Raises DataError."""
     if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
         raise DataError(f"{where}: the part {name} is {_described(pair)}; {EXPECTED}, each with arrays of numbers")
     inputs = _inputs(pair[0], f"{where}: x_{name}")
-    targets, one_hot = _targets(pair[1], f"{where}: y_{name}")
+    numbers, one_hot = targets(pair[1], f"{where}: y_{name}")
     weights = None if len(pair) == 2 or pair[2] is None else _weights(pair[2], f"{where}: the weights of {name}")
-    for other, what in ((targets, "targets"), (weights, "weights")):
+    for other, what in ((numbers, "targets"), (weights, "weights")):
         if other is not None and len(other) != len(inputs):
             raise DataError(f"{where}: x_{name} holds {len(inputs)} samples, but there are {len(other)} {what}")
-    return Split(inputs, targets, weights, one_hot)
+    return Split(inputs, numbers, weights, one_hot)
 
 
 def _inputs(value: object, where: str) -> Inputs:
@@ -82,7 +83,11 @@ def _inputs(value: object, where: str) -> Inputs:
     return _copied(array, array.dtype.type)
 
 
-def _targets(value: object, where: str) -> tuple[Targets, int]:
+def targets(value: object, where: str) -> tuple[Targets, int]:
+    """Return targets as the loop takes them, and the number of classes if they were one-hot rows, or 0.
+
+    Raises DataError.
+    """
     array = _array(value, where)
     if array.ndim == 0 or 0 in array.shape:
         raise DataError(f"{where}: has shape {array.shape}; expected a target for each sample")

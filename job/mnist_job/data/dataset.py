@@ -45,6 +45,7 @@ class Training:
     scale: float  # the largest absolute value of the training images: 255 for MNIST, 16 for digits
     digest: "hashlib._Hash"
     holdout: Mapping[str, Any]
+    names: tuple[str, ...] | None  # of the classes
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -59,6 +60,7 @@ class Training:
             "validation images": len(self.validation),
             "image shape": shape_text(self.image_shape),
             "classes": self.classes or 0,
+            "names of the classes": ", ".join(self.names or ()),
             "largest pixel": self.scale,
             "SHA-256": self.digest.hexdigest(),
         }
@@ -83,6 +85,7 @@ class Summary:
     absent: list[int]
     scale: float
     examples: Split
+    names: tuple[str, ...] | None
     training_facts: Facts
     test_facts: Facts
 
@@ -96,6 +99,7 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
         training = _training(config, parts, data.place)
         facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
         examples, classes, scale = _copied(training.train[:EXAMPLES]), training.classes, training.scale
+        names = training.names
         of_class = np.bincount(training.train.targets, minlength=classes) if classes else np.zeros(0, np.int64)
         train, validation = len(training.train), len(training.validation)
         del training  # free the memory before the test images are read
@@ -114,6 +118,7 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
         absent=np.flatnonzero(of_class == 0).tolist(),
         scale=scale,
         examples=examples,
+        names=names,
         training_facts=facts,
         test_facts=test_facts(test),
     )
@@ -133,7 +138,7 @@ def load_training(config: TrainingDataSettings, data: Source) -> Training:
 def _training(config: TrainingDataSettings, parts: Parts, where: str) -> Training:
     whole = parts.load("train")
     classes = split.count_classes(whole.targets, f"{where}: y_train") if whole.has_classes else None
-    classes = classes and max(classes, whole.one_hot)
+    classes = classes and max(classes, whole.one_hot, len(parts.class_names or ()))
     scale = max(whole.inputs.max().item(), -whole.inputs.min().item())
     if scale == 0:
         raise DataError(f"{where}: x_train: every pixel is 0")
@@ -153,7 +158,8 @@ def _training(config: TrainingDataSettings, parts: Parts, where: str) -> Trainin
         raise DataError(
             f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
         )
-    return Training(weighted(train, config.class_weight, classes), validation, classes, scale, digest, holdout)
+    train = weighted(train, config.class_weight, classes)
+    return Training(train, validation, classes, scale, digest, holdout, parts.class_names)
 
 
 def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
@@ -199,9 +205,10 @@ def load_test(data: Source) -> Split:
         return parts.load("test")
 
 
-def check_test(data: Source) -> Facts:
-    """Load the test data and return their facts. Raises DataError."""
-    return test_facts(load_test(data))
+def check_test(data: Source) -> tuple[Facts, tuple[str, ...] | None]:
+    """Load the test data and return their facts, and the names of the classes. Raises DataError."""
+    with data.opened() as parts:
+        return test_facts(parts.load("test")), parts.class_names
 
 
 def test_facts(test: Split) -> Facts:

@@ -8,7 +8,7 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -28,24 +28,32 @@ MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake: the output layer wou
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError)
 
 
-def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Read the arrays named `images` and `labels` from the .npz at a path or URI. Raises DataError."""
+def read(source: str, images: str, labels: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Read the arrays of inputs and of targets with these names from the .npz at a path or URI. Raises DataError."""
     where = files.shown(source)
     with _opened(source) as archive:
         for name in (images, labels):
             if f"{name}.npy" not in archive.namelist():
-                there = ", ".join(member.removesuffix(".npy") for member in archive.namelist()[:8]) or "nothing"
-                raise DataError(f"{where}: {name}: no such array; the file holds {there}")
+                raise DataError(f"{where}: {name}: no such array; the file holds {listed(_names(archive))}")
         with _open(archive, labels, where) as array:
-            label_values = array.to_labels()
+            target_values = array.to_targets()
         with _open(archive, images, where) as array:
-            return array.to_images(), label_values
+            return array.to_inputs(), target_values
 
 
 def names(source: str) -> list[str]:
     """Return the names of the arrays in the .npz at a path or URI. Raises DataError."""
     with _opened(source) as archive:
-        return [member.removesuffix(".npy") for member in archive.namelist()]
+        return _names(archive)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, for a message."""
+    return ", ".join(names[:8]) or "nothing"
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [member.removesuffix(".npy") for member in archive.namelist()]
 
 
 @contextmanager
@@ -109,33 +117,48 @@ class Array:
             raise DataError(f"{where}: is truncated or damaged: its header does not match its length")
         return cls(stream, where, shape, dtype, fortran_order)
 
-    def to_images(self) -> npt.NDArray[np.uint8]:
-        """Read the content as uint8 images, N x H x W or N x H x W x C.
+    def to_inputs(self) -> npt.NDArray[Any]:
+        """Read the content as the inputs of N samples: N x ...
 
-        Raises DataError unless every pixel is a whole number from 0 to 255.
+        Whole numbers from 0 to 255 become uint8 if they are images (N x H x W, or N x H x W x C). Other floats become
+        float32, as in `fit`, booleans uint8, and other integers stay as they are.
+
+        Raises DataError if they are no numbers, or not finite.
+        """
+        if self.dtype.kind not in "uifb":
+            raise DataError(f"{self.where}: dtype {self.dtype} is no type of numbers")
+        if len(self.shape) < 2 or 0 in self.shape[1:]:
+            raise DataError(
+                f"{self.where}: shape {self.shape} is not a list of samples; expected N x ..., for example N x H x W"
+            )
+        stored = np.float32 if self.dtype.kind == "f" else np.uint8 if self.dtype.kind == "b" else self.dtype.type
+        if len(self.shape) in (3, 4):
+            return self._converted(np.uint8, self._check_finite, stored)
+        return self._converted(stored, self._check_finite)
+
+    def to_targets(self) -> npt.NDArray[Any]:
+        """Read the content as N targets: int32 class numbers, or floats as they are, or rows of numbers.
+
+        Raises DataError unless every class number is a whole number from 0 to MAXIMUM_CLASSES - 1.
         """
         if self.dtype.kind not in "uif":
-            raise DataError(f"{self.where}: dtype {self.dtype} is not a type for pixels; store them as uint8")
-        if len(self.shape) not in (3, 4) or 0 in self.shape[1:]:
             raise DataError(
-                f"{self.where}: shape {self.shape} is not a list of images; expected N x H x W or N x H x W x C"
+                f"{self.where}: dtype {self.dtype} is not a type for targets; expected integers from 0 up for classes, "
+                "or floats for quantities"
             )
-        return self._converted(np.uint8, self._check_pixels)
-
-    def to_labels(self) -> npt.NDArray[np.int32]:
-        """Read the content as N int32 labels.
-
-        Raises DataError unless every label is a whole number from 0 to MAXIMUM_CLASSES - 1.
-        """
-        if self.dtype.kind not in "ui":
-            raise DataError(f"{self.where}: dtype {self.dtype} is not a type for labels; expected integers from 0 up")
-        if len(self.shape) != 1 and self.shape[1:] != (1,):
-            raise DataError(
-                f"{self.where}: shape {self.shape} is not a list of labels; expected one integer for each image"
-            )
+        if not self.shape or len(self.shape) > 2 or 0 in self.shape[1:]:
+            raise DataError(f"{self.where}: shape {self.shape} is not a list of targets; expected one for each sample")
+        if self.dtype.kind == "f" or self.shape[1:] not in ((), (1,)):
+            return self._converted(self.dtype.type, self._check_finite)
         return self._converted(np.int32, self._check_labels).reshape(-1)
 
-    def _converted(self, dtype: type[Any], check: Callable[[npt.NDArray[Any], int], None]) -> npt.NDArray[Any]:
+    def _converted(
+        self,
+        dtype: type[Any],
+        check: Callable[[npt.NDArray[Any], int], None],
+        wider: type[Any] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Read the content as `dtype`, or as `wider` from the first number on that `dtype` cannot hold."""
         if self.shape[0] == 0:
             raise DataError(f"{self.where}: is empty")
         flat = aligned_empty((math.prod(self.shape),), dtype)
@@ -144,22 +167,18 @@ class Array:
             stop = min(start + step, len(flat))
             chunk = np.frombuffer(self.stream.read((stop - start) * self.dtype.itemsize), self.dtype)
             check(chunk, start)
+            if wider is not None and flat.dtype != wider and not _fits_bytes(chunk):
+                narrow, flat = flat, aligned_empty(flat.shape, wider)
+                flat[:start] = narrow[:start]
             flat[start:stop] = chunk
         self.stream.read()  # zipfile compares the checksum at the member's end
         if self.fortran_order:
             return np.ascontiguousarray(flat.reshape(self.shape[::-1]).transpose())
         return flat.reshape(self.shape)
 
-    def _check_pixels(self, chunk: npt.NDArray[Any], _: int) -> None:
-        if self.dtype == np.uint8:
-            return
-        if not np.isfinite(chunk).all():
+    def _check_finite(self, chunk: npt.NDArray[Any], _: int) -> None:
+        if chunk.dtype.kind == "f" and not np.isfinite(chunk).all():
             raise DataError(f"{self.where}: holds NaN or infinity")
-        if chunk.min() < 0 or chunk.max() > 255 or (np.floor(chunk) != chunk).any():
-            raise DataError(
-                f"{self.where}: holds pixels that are not whole numbers from 0 to 255; "
-                "scale them and store them as uint8 (the model does its own scaling)"
-            )
 
     def _check_labels(self, chunk: npt.NDArray[Any], start: int) -> None:
         check_labels(chunk, f"expected 0 to {MAXIMUM_CLASSES - 1}", self.where, start)
@@ -173,3 +192,9 @@ def check_labels(labels: npt.NDArray[Any], expected: str, where: str, start: int
     wrong = np.flatnonzero((labels < 0) | (labels >= MAXIMUM_CLASSES))
     if len(wrong):
         raise DataError(f"{where}: holds label {labels[wrong[0]]} at index {start + wrong[0]}; {expected}")
+
+
+def _fits_bytes(numbers: npt.NDArray[Any]) -> bool:
+    if numbers.dtype in (np.uint8, np.bool_):
+        return True
+    return bool(numbers.min() >= 0 and numbers.max() <= 255 and (np.floor(numbers) == numbers).all())

@@ -1,48 +1,43 @@
-"""The sources of data sets: `mnist`, `digits`, an .npz at a path or URI, or a function of the user."""
+"""The sources of data sets: a name, a file or a folder at a path or URI, or a function of the user."""
 
-import hashlib
-import importlib.util
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from mnist_job.data import arrays, npz
+from mnist_job.config.training import DATA_SETS
+from mnist_job.data import arrays
 from mnist_job.data.arrays import Split
+from mnist_job.data.formats import known, recognized
+from mnist_job.data.formats.npz_parts import NpzParts
+from mnist_job.data.reading import Part, Reading
 from mnist_job.errors import DataError
 from mnist_job.storage import files
 from mnist_job.usercode import function
 from mnist_job.usercode.files import Code
 from mnist_job.usercode.function import Function
 
-Part = Literal["train", "val", "test"]
-
-# The file of keras.datasets.mnist (keras/src/datasets/mnist.py), with the same URL, hash and path in the cache.
-MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 FUNCTION_SEED = 0  # not --seed: the data are the same for all seeds
-DIGITS_TRAINING_IMAGES = 1437  # the first 80 % of scikit-learn's 1,797
+NOTHING = Reading()
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: the value of `--data`, and the function that it names, if it names one."""
+    """A data set: the value of `--data`, the function that it names, if it names one, and how it is read."""
 
     text: str
     function: Function | None = None
+    reading: Reading = NOTHING
 
     @property
     def place(self) -> str:
         """The place of the data for messages: the path of the downloaded MNIST file, or the path, URI or function."""
         if self.function is not None:
             return str(self.function)
-        return files.shown(str(_mnist_file()) if self.text == "mnist" else self.text)
+        return known.place(self.text) if self.text in DATA_SETS else files.shown(self.text)
 
     @property
     def code(self) -> Code:
@@ -53,10 +48,15 @@ class Source:
     def opened(self) -> Iterator["Parts"]:
         """Yield the parts of the data set. A function is called once, and what it returned is let go at the end.
 
-        Raises DataError, and UsageError if the function cannot be imported.
+        Raises DataError, and UsageError if the function cannot be imported or a setting does not suit the data.
         """
+        if self.function is None and self.text not in DATA_SETS:
+            yield recognized.opened(self.text, self.reading) or NpzParts(self.text, self.reading)
+            return
+        what = "a function" if self.function else "a data set by name"
+        recognized.check_unused(self.reading, self.place, what, tuple(recognized.FLAGS))
         if self.function is None:
-            yield _FileParts(self.text)
+            yield known.Known(self.text)
         else:
             random.seed(FUNCTION_SEED)
             np.random.seed(FUNCTION_SEED)
@@ -70,11 +70,17 @@ class Parts(Protocol):
     def has_validation(self) -> bool:
         """Whether the data set has its own validation part. Raises DataError if it has only half of one."""
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, or None if they are numbers, or no classes. Raises DataError."""
+
     def load(self, part: Part) -> Split:
         """Return a part. Raises DataError."""
 
 
 class _ReturnedParts:
+    class_names = None
+
     def __init__(self, parts: dict[str, Split]) -> None:
         self._parts = parts
         self.has_validation = "val" in parts
@@ -83,96 +89,26 @@ class _ReturnedParts:
         return self._parts[part]
 
 
-class _FileParts:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def load(self, part: Part) -> Split:
-        if self._text == "digits":
-            return Split(*_digits(part))
-        file = _file(self._text)
-        images, labels = npz.read(file, f"x_{part}", f"y_{part}")
-        if len(images) != len(labels):
-            raise DataError(f"{files.shown(file)}: x_{part} holds {len(images)} images, y_{part} {len(labels)} labels")
-        return Split(images, labels)
-
-    @property
-    def has_validation(self) -> bool:
-        if self._text == "digits":
-            return False
-        file = _file(self._text)
-        there = {"x_val", "y_val"} & set(npz.names(file))
-        if len(there) == 1:
-            raise DataError(
-                f"{files.shown(file)}: holds {there.pop()} but not the other array; "
-                "a validation part needs both x_val and y_val"
-            )
-        return bool(there)
-
-
-def read(text: str, folder: str | None = None) -> Source:
+def read(text: str, folder: str | None = None, reading: Reading = NOTHING) -> Source:
     """Return the source that `--data` names, with the user's files as they are now. `folder` is that of `--code`.
 
     Raises UsageError if a file of the user's code is missing.
     """
     if (found := function.read("--data", text, folder)) is not None:
-        return Source(text, found)
-    return Source(absolute(text))
+        return Source(text, found, reading)
+    return Source(absolute(text), None, reading)
 
 
 def absolute(text: str) -> str:
     """Return the value of `--data` with an absolute path, so that a worker can read the file from any folder."""
-    return text if text in ("mnist", "digits") or function.is_function(text) else files.absolute(text)
+    return text if text in DATA_SETS or function.is_function(text) else files.absolute(text)
 
 
 def name(text: str) -> str:
-    """Return `mnist`, `digits`, the file's name without .npz, or the function's: the label `dataset` of the metrics."""
+    """Return the name of the data set, or of its file (without .npz), folder or function.
+
+    It is the label `dataset` of the metrics.
+    """
     if function.is_function(text):
         return text.rsplit("/", 1)[-1].replace(".py:", ":")
-    return text.partition("?")[0].rsplit("/", 1)[-1].removesuffix(".npz")
-
-
-def _file(source: str) -> str:
-    return str(_mnist()) if source == "mnist" else source
-
-
-def _mnist_file() -> Path:
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets/mnist.npz"
-
-
-def _mnist() -> Path:
-    """Return Keras's MNIST file from Keras's cache. Download it if it is not there. Raises DataError.
-
-    The download uses pooch: Keras would import TensorFlow, which the driver must not do.
-    """
-    kept = _mnist_file()
-    if kept.exists():
-        with kept.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != MNIST_SHA256:  # pooch would overwrite it
-                raise DataError(
-                    f"mnist: {kept} is not the same file as Keras's; move it away, or give its path to --data"
-                )
-        return kept
-    import pooch  # imported here because only a download needs it
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(pooch.retrieve(MNIST_URL, f"sha256:{MNIST_SHA256}", fname=kept.name, path=kept.parent))
-    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong hash is a ValueError
-        raise DataError(
-            f"mnist: cannot be downloaded from {MNIST_URL} ({' '.join(str(error).split())}); "
-            "give the path of an .npz, or --data digits, which needs no network"
-        ) from error
-
-
-def _digits(part: Part) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Read scikit-learn's 8x8 digits (pixels 0 to 16) from the files of its package.
-
-    `sklearn.datasets.load_digits` reads the same file, but importing it takes 1.5 s in every process.
-    """
-    package = importlib.util.find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise DataError("digits: scikit-learn, which ships this data set, is not installed")
-    rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.uint8)
-    chosen = rows[:DIGITS_TRAINING_IMAGES] if part == "train" else rows[DIGITS_TRAINING_IMAGES:]
-    return chosen[:, :-1].reshape(-1, 8, 8), chosen[:, -1].astype(np.int32)
+    return text.partition("?")[0].rstrip("/").rsplit("/", 1)[-1].removesuffix(".npz")

@@ -105,8 +105,8 @@ def absent(labels: npt.NDArray[np.integer[Any]], wanted: Labels) -> list[int]:
     return lacking
 
 
-def named(classes: Iterable[int]) -> str:
-    """Return `class 3` or `classes 3, 4`, with at most MOST_NAMED classes."""
-    numbers = [str(number) for number in classes]
+def named(classes: Iterable[int], names: Sequence[str] = ()) -> str:
+    """Return `class 3` or `classes 3, 4`, with at most MOST_NAMED classes, by their names if they have some."""
+    numbers = [names[number] if number < len(names) else str(number) for number in classes]
     more = f" and {len(numbers) - MOST_NAMED} more" if len(numbers) > MOST_NAMED else ""
     return f"class{'es' * (len(numbers) > 1)} {', '.join(numbers[:MOST_NAMED])}{more}"

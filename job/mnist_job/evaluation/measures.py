@@ -51,7 +51,8 @@ class Evaluation:
     For up to MOST_DENSE classes, the confusion matrix is `confusion[true][predicted]`. For more, `confusion_pairs` has
     [true, predicted, images] for each pair that occurs. (Old outcomes have a matrix of any size in `confusion`.)
 
-    `metrics` has the loss and the metrics that the model was compiled with, by their names.
+    `metrics` has the loss and the metrics that the model was compiled with, by their names. `class_names` is empty if
+    the classes are numbers.
 
     `image_shape` is H x W or H x W x C. It and `mistakes` are empty in old outcomes, which did not store them.
     """
@@ -65,6 +66,11 @@ class Evaluation:
     mistakes: list[Mistake] = field(default_factory=list)
     confusion_pairs: list[list[int]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+
+    def name(self, label: int) -> str:
+        """Return the name of a class, or its number if it has no name."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
     def pairs(self) -> Counts:
         """Return [true, predicted, images] of each pair of classes that occurs, sorted, as an array of pairs x 3."""

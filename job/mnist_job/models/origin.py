@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from mnist_job.config.training import LoopSettings
 from mnist_job.data import sources
+from mnist_job.data.reading import Reading
 from mnist_job.data.sources import Source as Data
 from mnist_job.errors import UsageError
 from mnist_job.models import source
@@ -33,7 +34,7 @@ def read(config: LoopSettings) -> Origin:
     Raises UsageError if one is missing or cannot be read, or if `--callbacks` names no function.
     """
     model = source.read(config.model, config.model_args, config.code, config.hidden_layers, config.precision)
-    data = sources.read(config.data, config.code)
+    data = sources.read(config.data, config.code, Reading.of(config))
     callbacks = function.read("--callbacks", config.callbacks, config.code)
     if config.callbacks is not None and callbacks is None:
         raise UsageError(f"--callbacks {config.callbacks}: is not FILE.py:FUNCTION or MODULE:FUNCTION")

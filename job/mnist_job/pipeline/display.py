@@ -46,7 +46,10 @@ class Display:
             test=summary.test,
         )
         if summary.absent:
-            self._log.warning(f"there is no image of {named(summary.absent)}", classes=summary.absent[:MOST_NAMED])
+            self._log.warning(
+                f"there is no image of {named(summary.absent, summary.names or ())}",
+                classes=summary.absent[:MOST_NAMED],
+            )
 
     @contextmanager
     def stage(self, doing: str, epochs: int | None = None) -> Iterator["Stage"]:
@@ -90,7 +93,7 @@ class Display:
             samples=found.samples,
         )
         if missed := [label for label, recall in enumerate(found.recall) if recall == 0]:
-            told = f"recall 0: not one test image of {named(missed)} is recognized"
+            told = f"recall 0: not one test image of {named(missed, found.class_names)} is recognized"
             self._log.warning(told, classes=missed[:MOST_NAMED])
 
     def phases(self, seconds: Mapping[str, float]) -> None:

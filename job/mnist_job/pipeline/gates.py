@@ -33,7 +33,8 @@ def judged(config: GateSettings, outcome: Outcome) -> Outcome:
     if config.min_recall is not None:
         label, recall = evaluation.worst_class()
         if recall < config.min_recall:
-            too_low.append(f"the recall of class {label}, {recall:.4f}, is below --min-recall {config.min_recall:g}")
+            name = evaluation.name(label)
+            too_low.append(f"the recall of class {name}, {recall:.4f}, is below --min-recall {config.min_recall:g}")
     if not too_low:
         return replace(outcome, exit_code=0, reason=None)
     return replace(outcome, exit_code=QualityError.exit_code, reason=", and ".join(too_low))

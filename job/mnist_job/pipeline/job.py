@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
+from mnist_job.data.reading import Reading
 from mnist_job.data.sources import Source as Data
 from mnist_job.distributed import capacity, cluster
 from mnist_job.errors import (
@@ -78,7 +79,8 @@ def run(config: JobConfig, log: Log, *, dry_run: bool = False, force: bool = Fal
                 trusted = not origin.model.is_reference
                 modules = (origin.model.function.module,) if origin.model.function is not None else ()
                 candidate = Candidate(trained.model, trained.model.path, trained.manifest[MODEL], trusted, modules)
-                outcome = _evaluated(this, evaluator, candidate, origin.data, summary.test_facts, record)
+                checked = (summary.test_facts, summary.names)
+                outcome = _evaluated(this, evaluator, candidate, origin.data, checked, record)
                 files = {MODEL: trained.model} | folder.event_files(folder.work)
                 verdict = _publish(this, outcome, folder, files)
     if verdict is not None:
@@ -92,13 +94,14 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
     with this.failure_is_published(dry_run=dry_run), _folder(this, dry_run=dry_run, replaces=True) as folder:
         with this.stage("data", UsageError):
             earlier.check_for_evaluation(folder)
-            data = sources.read(config.data, config.code)
+            data = sources.read(config.data, config.code, Reading.of(config))
             own = files_of_code.read(config.code, []) | data.code
             model = saved_model.existing(config.model)
             trusted = config.code is not None
             candidate = Candidate(model, files.shown(config.model), None, trusted, own.registering if trusted else ())
         with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
             checked = checks.data(apart, data, dataset.check_test, data)
+            saved_model.check_classes(model, files.shown(config.model), checked[1])
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")
@@ -114,19 +117,20 @@ def _evaluated(
     evaluator: Evaluator,
     candidate: Candidate,
     data: Data,
-    checked: dataset.Facts,
+    checked: tuple[dataset.Facts, tuple[str, ...] | None],
     record: TrainingRecord | None = None,
 ) -> Outcome:
-    """Evaluate the model and return the outcome."""
+    """Evaluate the model and return the outcome. `checked` has the facts of the test data and the classes' names."""
     started = time.time()
+    facts, names = checked
     with this.stage("evaluate", EvaluationError, "evaluating on the test data"):
-        result, sha256 = evaluator.evaluate(candidate, data, checked)
+        result, sha256 = evaluator.evaluate(candidate, data, facts)
     outcome = Outcome(
         identity=this.identity,
         finished=time.time(),
         exit_code=0,
         training=record,
-        evaluation=result,
+        evaluation=replace(result, class_names=list(names or ())),
         evaluation_seconds=time.time() - started,
         model_sha256=sha256,
         phases=dict(this.clock.seconds),

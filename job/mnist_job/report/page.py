@@ -125,7 +125,9 @@ def _classes(evaluation: Evaluation) -> str:
     for label, share in sorted(enumerate(evaluation.recall), key=lambda row: (row[1] is None, row[1]))[:MOST_ROWS]:
         found, there = int(hits[label]), int(images[label])
         interval = "{:.4f} to {:.4f}".format(*confidence_interval(found, there)) if there else ""
-        rows.append((str(label), "" if share is None else f"{share:.4f}", interval, f"{found:,}", f"{there:,}"))
+        rows.append(
+            (evaluation.name(label), "" if share is None else f"{share:.4f}", interval, f"{found:,}", f"{there:,}")
+        )
     recall = elements.table(("class", "recall", "95 % interval", "found", "images"), rows)
     fewer = f", the {plots.MOST_CLASSES} lowest" if classes > plots.MOST_CLASSES else ""
     return (
@@ -147,15 +149,16 @@ def _confusion(evaluation: Evaluation) -> str:
     if classes <= plots.MOST_CLASSES:
         summary = "The confusion matrix as a table (rows: true class)"
         images = {(true, predicted): count for true, predicted, count in pairs.tolist()}
-        names = range(classes)
-        rows = ((str(i), *(str(images.get((i, j), 0)) for j in names)) for i in names)
-        counts = elements.table(("true", *map(str, names)), rows)
+        each = range(classes)
+        rows = ((evaluation.name(i), *(str(images.get((i, j), 0)) for j in each)) for i in each)
+        counts = elements.table(("true", *map(evaluation.name, each)), rows)
     else:
         summary = "The most frequent confusions"
         wrong = pairs[pairs[:, 0] != pairs[:, 1]]
         most = wrong[np.lexsort(-wrong.T[[1, 0, 2]])[:MOST_ROWS]]  # sorted by images, then by class, largest first
         counts = elements.table(
-            ("true class", "predicted", "images"), ([str(cell) for cell in row] for row in most.tolist())
+            ("true class", "predicted", "images"),
+            ((evaluation.name(true), evaluation.name(wrong), str(count)) for true, wrong, count in most.tolist()),
         )
     if classes > MOST_DENSE:
         return f"<div><h3>{summary}</h3>{counts}</div>"
@@ -177,16 +180,17 @@ def _mistakes(evaluation: Evaluation) -> str:
         note += f" The images have {shape_text(shape[:2])} pixels and are scaled down here."
     if shape[2:] not in ([], [1], [3]):
         note += f" The pictures show the mean of the {shape[2]} channels."
-    items = "".join(map(_mistake, evaluation.mistakes))
+    items = "".join(_mistake(mistake, evaluation) for mistake in evaluation.mistakes)
     return f'<h2>Most confident mistakes</h2>\n<p class="note">{note}</p>\n<ul class="mistakes">{items}</ul>'
 
 
-def _mistake(mistake: Mistake) -> str:
+def _mistake(mistake: Mistake, evaluation: Evaluation) -> str:
+    true, predicted = (html.escape(evaluation.name(label)) for label in (mistake.label, mistake.predicted))
     probability = "&gt; 0.9999" if mistake.probability > 0.9999 else f"{mistake.probability:.4f}"
     picture = f'<img alt="Test image {mistake.index}" src="data:image/png;base64,{html.escape(mistake.png)}">'
     return (
         f"<li>{picture if mistake.png else ''}"
-        f"<p>true <b>{mistake.label}</b><br>predicted <b>{mistake.predicted}</b><br>{probability}<br>"
+        f"<p>true <b>{true}</b><br>predicted <b>{predicted}</b><br>{probability}<br>"
         f'<span class="note">no. {mistake.index}</span></p></li>'
     )
 

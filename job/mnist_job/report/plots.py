@@ -136,16 +136,17 @@ def confusion(evaluation: Evaluation) -> str:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if classes <= MOST_CLASSES:
-        axes.set_xticks(range(classes))
-        axes.set_yticks(range(classes))
+        names = [evaluation.name(label) for label in range(classes)]
+        axes.set_xticks(range(classes), names, rotation=90 if evaluation.class_names else 0)
+        axes.set_yticks(range(classes), names)
         axes.tick_params(length=0)
         for (true, predicted), count in np.ndenumerate(counts):
             if count:
                 axes.text(predicted, true, str(count), ha="center", va="center", fontsize=8 if classes <= 12 else 5)
     words = f"Confusion matrix of {classes} classes: {counts[right].sum():,} of {counts.sum():,} images on the diagonal"
     if most := wrong.max():
-        true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-        words += f"; most often confused: {true}, taken for {predicted} {most} times"
+        true, predicted = (int(label) for label in np.unravel_index(wrong.argmax(), wrong.shape))
+        words += f"; most often confused: {evaluation.name(true)}, taken for {evaluation.name(predicted)} {most} times"
     return _svg(axes, f"{words}.")
 
 
@@ -160,11 +161,12 @@ def recall(evaluation: Evaluation) -> str:
         interval = confidence_interval(int(hits[label]), int(images[label]))
         axes.plot(interval, (position, position), "|-", color=TEST, markersize=8)
         axes.plot(share, position, "o", color=TEST, markersize=6)
-    axes.set_yticks(range(len(shown)), [str(label) for _, label in shown])
+    axes.set_yticks(range(len(shown)), [evaluation.name(label) for _, label in shown])
     axes.set(xlabel="recall", ylabel="class", ylim=(len(shown) - 0.5, -0.5))
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     (least, worst), (most, best) = every[0], every[-1]
-    return _svg(axes, f"Recall of each class: from {least:.4f} (class {worst}) to {most:.4f} (class {best}).")
+    ends = f"from {least:.4f} (class {evaluation.name(worst)}) to {most:.4f} (class {evaluation.name(best)})"
+    return _svg(axes, f"Recall of each class: {ends}.")
 
 
 @_styled

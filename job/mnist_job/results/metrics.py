@@ -97,7 +97,7 @@ def measured(outcome: Outcome) -> CollectorRegistry:
         )
         for label, recall in enumerate(evaluation.recall if len(evaluation.recall) <= MOST_CLASSES else []):
             if recall is not None:
-                recalls.labels(dataset, str(label)).set(recall)
+                recalls.labels(dataset, evaluation.name(label)).set(recall)
         if evaluation.metrics:
             metrics = Gauge(
                 "mnist_job_test_metric",

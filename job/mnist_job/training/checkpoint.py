@@ -24,6 +24,7 @@ from pyarrow import fs
 
 from mnist_job.bounds import CHECKPOINTS_TO_KEEP
 from mnist_job.errors import TrainingError
+from mnist_job.models import saved_model
 from mnist_job.storage import files, owned
 from mnist_job.training.progress import Epoch
 
@@ -271,4 +272,5 @@ def _saved(model: "Compiled") -> bytes:
     with tempfile.TemporaryDirectory() as folder, model.as_given() as network:
         file = Path(folder) / MODEL
         network.save(file)
-        return file.read_bytes()
+        content = file.read_bytes()
+    return content if model.class_names is None else saved_model.with_classes(content, model.class_names)

@@ -34,6 +34,13 @@ class Compiled:
     """A model with all that `compile` and `build` give it.
 
     A model that was not compiled has no metric of Keras: the loop counts its hits, in fewer operations.
+
+    Attributes:
+        network: the model.
+        was_compiled: whether its author compiled it.
+        class_names: the names of the classes, which are saved with the model, or None if they are numbers.
+        seeds: the states of its random layers.
+
     """
 
     def __init__(self, network: keras.Model, rate: Rate, examples: Split, *, synchronized: bool = False) -> None:
@@ -46,6 +53,7 @@ class Compiled:
         """
         _check(network)
         self.network = network
+        self.class_names: tuple[str, ...] | None = None
         self.was_compiled = bool(network.compiled)
         if not (self.was_compiled or examples.has_classes):
             raise UsageError("it is not compiled, and the targets of the data are no class numbers; give it a loss")

@@ -62,6 +62,7 @@ def train(
     some = training.train[:EXAMPLES]
     synchronized = share.workers > 1 and config.batch_norm == "synchronized"
     model = Compiled(network, learning_rate(config, batches.steps), some, synchronized=synchronized)
+    model.class_names = training.names
     if not origin.model.is_reference:  # its function may not start from the same weights everywhere
         first = network.get_weights() if share.rank == 0 else None
         network.set_weights(ray.train.collective.broadcast_from_rank_zero(first))
