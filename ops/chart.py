@@ -94,7 +94,7 @@ def _settings_table() -> str:
             if setting["group"] == group:
                 default = setting["in_effect"] if setting.get("default") is None else setting["default"]
                 shown = ",".join(map(str, default)) if isinstance(default, list) else json.dumps(default).strip('"')
-                cell = "" if default is None or default is False or default == {} else f"`{shown}`"
+                cell = "" if default is None or default is False or default in ({}, ()) else f"`{shown}`"
                 text += f"| `{flag(name)}` | {cell} | {_cell(setting['description'])} |\n"
         text += "\n"
     return text

@@ -17,6 +17,11 @@ GPUS = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1}}}  # 
 OTHER = {
     "timeout": 60.0,
     "data": "/storage/other.npz",
+    "test_fraction": 0.2,
+    "image_size": "28x28",
+    "label": "species",
+    "features": ["width", "length"],
+    "data_arrays": {"x_train": "a", "y_train": "b"},
     "learning_rate_schedule": "constant",
     "precision": "bfloat16",
     "batch_norm": "per-worker",

@@ -16,6 +16,7 @@ from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.setting import declared
 from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.config.training import DATA_SETS
 from mnist_job.kubernetes.submit import MEANINGLESS
 from mnist_job.log import Log
 from mnist_job.phases import PHASES
@@ -70,7 +71,7 @@ def test_each_setting_stands_in_its_group_with_its_default_in_two_lines(capsys, 
         assert described, flag
         assert len(described[2].strip().splitlines()) <= 2, described[0]
         default = declared(field, "in_effect") or field.get_default()
-        has_default = not (field.is_required() or default is None or default is False or default == {})
+        has_default = not (field.is_required() or default is None or default is False or default in ({}, ()))
         assert ("[default:" in described[2]) == (has_default or name == "address"), described[0]
 
 
@@ -293,7 +294,7 @@ def scripts(tmp_path_factory) -> Path:
         (["run", "--no-v"], ["--no-verbose"]),
         (["run", "--data", "im"], ["images", "images.npz"]),
         (["run", "--data", "d"], ["digits"]),
-        (["evaluate", "--data", ""], ["mnist", "digits", "images", "images.npz", "job.yaml"]),
+        (["evaluate", "--data", ""], [*DATA_SETS, "images", "images.npz", "job.yaml"]),
         (["run", "--config", "jo"], ["job.yaml"]),
         (["run", "--output", "im"], ["images"]),
         (["evaluate", "--mo"], ["--model"]),

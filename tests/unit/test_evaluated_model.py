@@ -18,7 +18,7 @@ from mnist_job.usercode.files import Code
 from tests.unit.here import here
 
 DATA = sources.read("digits")
-DIGITS = dataset.check_test(DATA)
+DIGITS, _ = dataset.check_test(DATA)
 
 
 @pytest.fixture

@@ -94,6 +94,6 @@ def test_the_early_import_takes_its_share_when_the_evaluation_is_asked_for(npz, 
     data = sources.read(config.data)
     with pytest.raises(EvaluationError, match=r"^none\.keras: cannot be read"):
         process.evaluate(
-            task.Candidate(File(fs.LocalFileSystem(), "/none.keras"), "none.keras"), data, dataset.check_test(data)
+            task.Candidate(File(fs.LocalFileSystem(), "/none.keras"), "none.keras"), data, dataset.check_test(data)[0]
         )
     assert seen == [os.SCHED_IDLE, os.SCHED_OTHER]

@@ -191,6 +191,6 @@ def _shown_default(field: FieldInfo) -> str:
     default = field.get_default()
     if default is None:
         default = declared(field, "in_effect")
-    if default is None or default is False or default == {}:
+    if default is None or default is False or default in ({}, ()):
         return ""
     return f" [default: {','.join(map(str, default)) if isinstance(default, tuple) else default}]"

@@ -96,10 +96,10 @@ class DataSettings(CodeSettings):
         pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}(x[134])?$",
     )
     label: str | None = setting(
-        None, "column of a table with the targets [default: `label`]", "data", affects_result=True, min_length=1
+        None, "column of a table with the targets", "data", affects_result=True, in_effect="label", min_length=1
     )
     features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = setting(
-        (), "columns of a table with the inputs [default: all others]", "data", affects_result=True
+        (), "columns of a table with the inputs, if these are not all others", "data", affects_result=True
     )
     data_arrays: Annotated[
         dict[Literal["x_train", "y_train", "x_val", "y_val", "x_test", "y_test"], str], BeforeValidator(split_pairs)

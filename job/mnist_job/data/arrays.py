@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_job.data.npz import MAXIMUM_CLASSES, aligned_empty, check_labels
+from mnist_job.data.npz import MAXIMUM_CLASSES, aligned_empty, check_labels, check_range
 from mnist_job.errors import DataError, one_line
 
 Inputs = npt.NDArray[Any]
@@ -125,6 +125,7 @@ def _check_finite(array: npt.NDArray[Any], where: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         index = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(array)))
         raise DataError(f"{where}: holds NaN or infinity, first at index {', '.join(map(str, index))}")
+    check_range(array, where)
 
 
 def _is_one_hot(array: npt.NDArray[Any]) -> bool:

@@ -179,9 +179,16 @@ class Array:
     def _check_finite(self, chunk: npt.NDArray[Any], _: int) -> None:
         if chunk.dtype.kind == "f" and not np.isfinite(chunk).all():
             raise DataError(f"{self.where}: holds NaN or infinity")
+        check_range(chunk, self.where)
 
     def _check_labels(self, chunk: npt.NDArray[Any], start: int) -> None:
         check_labels(chunk, f"expected 0 to {MAXIMUM_CLASSES - 1}", self.where, start)
+
+
+def check_range(numbers: npt.NDArray[Any], where: str) -> None:
+    """Check that no float is too large for a float32, which it becomes. Raises DataError."""
+    if numbers.dtype.kind == "f" and numbers.size and max(numbers.max(), -numbers.min()) > np.finfo(np.float32).max:
+        raise DataError(f"{where}: holds numbers above {np.finfo(np.float32).max:g}, which float32 cannot hold")
 
 
 def check_labels(labels: npt.NDArray[Any], expected: str, where: str, start: int = 0) -> None:

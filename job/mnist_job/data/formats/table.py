@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from mnist_job.data.formats import images
 from mnist_job.data.formats.whole import Chosen
+from mnist_job.data.npz import check_range
 from mnist_job.data.reading import Reading
 from mnist_job.errors import DataError, one_line
 from mnist_job.storage.files import File
@@ -175,5 +176,6 @@ def _numbers(column: pa.Array, name: str, where: str) -> npt.NDArray[Any]:
         )
     values = column.to_numpy(zero_copy_only=False)
     if values.dtype.itemsize > 2 or values.dtype.kind == "f":
+        check_range(values, f"{where}: the column {name}")
         values = values.astype(np.float32)
     return np.asarray(values).reshape(-1, width)

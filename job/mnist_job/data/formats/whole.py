@@ -81,7 +81,7 @@ class WholeParts:
         least = len(np.unique(targets)) if is_class else 1
         if not 0 < held <= len(targets) - least:
             raise DataError(
-                f"{self._where}: --test-fraction {self._fraction:g} leaves too few of {len(targets)} samples in one part"
+                f"{self._where}: --test-fraction {self._fraction:g} leaves too few of {len(targets)} samples in a part"
             )
         if is_class:
             check_labels(targets, "number the classes from 0", self._where)
