@@ -8,6 +8,7 @@ import numpy as np
 
 from mnist_job.data import shards
 from mnist_job.data.arrays import Split
+from mnist_job.data.described import EXAMPLES
 from mnist_job.data.shards import Form, Manifest, Prepared, Shard
 
 
@@ -23,10 +24,13 @@ def prepared(folder: Path, parts: Mapping[str, Split], rows: int) -> Prepared:
             (folder / file).write_bytes(content)
             written[name].append(Shard(file, len(some), hashlib.sha256(content).hexdigest()))
     train = parts["train"]
+    content = shards.written(train[:EXAMPLES])
+    (folder / "examples.arrow").write_bytes(content)
     manifest = Manifest(
         source="test",
         form=Form.of(train),
         parts={name: tuple(those) for name, those in written.items()},
+        examples=Shard("examples.arrow", len(train[:EXAMPLES]), hashlib.sha256(content).hexdigest()),
         of_class={
             name: tuple(np.bincount(part.targets).tolist()) if part.has_classes else () for name, part in parts.items()
         },

@@ -64,6 +64,7 @@ def main(data: str, *settings: str) -> None:
 
     from mnist_job.config.settings import JobConfig
     from mnist_job.data import sources
+    from mnist_job.data.arrays import Split
     from mnist_job.data.dataset import load_training
     from mnist_job.models import reference
     from mnist_job.training import optimizer
@@ -76,6 +77,7 @@ def main(data: str, *settings: str) -> None:
     task = json.loads(os.environ["TF_CONFIG"])
     share = Share(task["task"]["index"], len(task["cluster"]["worker"]))
     images = load_training(JobConfig(validation_split="tail"), sources.read(data)).train
+    assert isinstance(images, Split)
     for setting in settings:
         batch, hidden = int(setting.partition(":")[0]), tuple(map(int, setting.partition(":")[2].split(",")))
         network = reference.build((28, 28), 10, 255, hidden)

@@ -61,7 +61,7 @@ def trained(request, tmp_path_factory) -> dict[str, Checkpoint | str]:
 @pytest.fixture(scope="module")
 def by_keras(trained, tmp_path_factory) -> dict[str, dict[str, dict[str, float]]]:
     """What plain Keras measures with each model: loss and accuracy on the validation and the test images."""
-    validation, test = dataset.load_training(CONFIG, DATA).validation, dataset.load_test(DATA)
+    validation, test = dataset.load_training(CONFIG, DATA).validation, dataset.load_test(DATA)[0]
     data = tmp_path_factory.mktemp("data") / "data.npz"
     np.savez(data, x_val=validation.inputs, y_val=validation.targets, x_test=test.inputs, y_test=test.targets)
     models = {name: one.model.path for name, one in trained.items() if isinstance(one, Checkpoint)}
@@ -76,7 +76,7 @@ def evaluated(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Its loss is the cross-entropy alone. A model with regularizers has them in its own loss, which Keras measures, too.
     """
-    test = dataset.load_test(DATA)
+    test = dataset.load_test(DATA)[0]
     candidate = task.Candidate(checkpoint.model, "the model", trusted=True)
     network = task.loaded(checkpoint.model, candidate, compiled=True, on_gpu=False)
     answers = Answers.collected(saved_model.probabilities(network, test.inputs, "the model"), test.targets, "digits")

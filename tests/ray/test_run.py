@@ -156,7 +156,7 @@ def test_its_metrics_are_valid_and_say_what_the_outcome_says(finished):
 def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     folder, _ = finished
     file = File(fs.LocalFileSystem(), str(folder / "runs/mnist-job/model.keras"))
-    test = dataset.load_test(sources.read("digits"))
+    test = dataset.load_test(sources.read("digits"))[0]
     network = loaded(file, Candidate(file, "model"), compiled=False, on_gpu=False)
     answers = Answers.collected(probabilities(network, test.inputs, "model"), test.targets, "y_test")
     again = measure(answers, test.targets)

@@ -5,7 +5,7 @@ import yaml
 
 from mnist_job.cli import main
 from mnist_job.config import sources
-from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.config.settings import FORMER_DEFAULTS, EvaluateConfig, JobConfig
 from mnist_job.errors import UsageError
 
 
@@ -143,3 +143,16 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, arguments, nam
     lines = capsys.readouterr().err.splitlines()
     assert any(name in line for line in lines)
     assert all(line.startswith("mnist-job: ") for line in lines)
+
+
+# The settings that all versions had. An old record has their values.
+ALWAYS = {"batch_size", "data", "epochs", "hidden_layers", "learning_rate", "learning_rate_schedule", "seed", "use_gpu"}
+ALWAYS |= {"validation_fraction", "workers"}
+
+
+def test_a_run_of_a_version_without_a_setting_had_its_default():
+    """Only the default split has changed since. Without this, such a run could not be resumed."""
+    now = JobConfig().affecting_result()
+    assert now.keys() - FORMER_DEFAULTS.keys() == ALWAYS
+    changed = {name for name, value in FORMER_DEFAULTS.items() if now[name] != value}
+    assert changed == {"validation_split"}

@@ -66,7 +66,7 @@ def test_labels_may_stand_in_a_column(npz, arrays):
 
 def test_digits_are_those_of_scikit_learn():
     bunch = sklearn.datasets.load_digits()
-    split, test = training("digits"), dataset.load_test(sources.read("digits"))
+    split, test = training("digits"), dataset.load_test(sources.read("digits"))[0]
     images = np.concatenate([split.train.inputs, split.validation.inputs, test.inputs])
     labels = np.concatenate([split.train.targets, split.validation.targets, test.targets])
     assert np.array_equal(images, bunch.images)

@@ -8,6 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from mnist_job.config.settings import JobConfig
 from mnist_job.data import arrays, dataset, sources, verify
 from mnist_job.data.arrays import Split
+from mnist_job.data.described import Summary
 from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
 from mnist_job.usercode.apart import Apart
@@ -90,7 +91,7 @@ def test_what_is_no_data_set_is_told_in_a_line(returned, refusal):
 def called(tmp_path):
     """Return a function that checks the data of a notebook as the driver does, but in this process."""
 
-    def check(text: str, process=here, **settings) -> dataset.Summary:
+    def check(text: str, process=here, **settings) -> Summary:
         (tmp_path / "notebook.py").write_text(text)
         data = sources.read(f"{tmp_path}/notebook.py:data")
         with process(data.code, tmp_path / "imported") as apart:

@@ -25,6 +25,11 @@ FORMER_DEFAULTS: dict[str, Any] = {
     "class_weight": None,
     "precision": "float32",
     "batch_norm": "synchronized",
+    "test_fraction": None,
+    "image_size": None,
+    "label": None,
+    "features": [],
+    "data_arrays": {},
 }
 """The values that were fixed before there was a setting for them. Old records and outcomes do not contain them."""
 

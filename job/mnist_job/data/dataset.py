@@ -9,85 +9,23 @@ Labels are class numbers, int32 arrays of N, or floats of N or N x K, the target
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mnist_job.config.setting import declared
 from mnist_job.config.sources import flag
 from mnist_job.config.training import TrainingDataSettings
-from mnist_job.data import fits, sources, split
+from mnist_job.data import fits, prepared, sources, split
 from mnist_job.data.arrays import Split
+from mnist_job.data.described import EXAMPLES, Facts, Summary, Training
 from mnist_job.data.fits import shape_text
 from mnist_job.data.sources import Parts, Source
 from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
 
-EXAMPLES = 16  # training images to try a model on
 HOLDOUT = ("validation_fraction", "validation_split")
-Facts = dict[str, float | str]
-"""Properties of a part of the data set, by names for messages. The same data have the same properties."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """The data that a worker trains and validates on.
-
-    `digest` is the hash of all pixels and labels in the order of the file. It does not depend on the split. `holdout`
-    has the settings of the validation split, by their names. Their values are None if the file has a validation part.
-    """
-
-    train: Split
-    validation: Split
-    classes: int | None  # None if the targets are quantities
-    scale: float  # the largest absolute value of the training images: 255 for MNIST, 16 for digits
-    digest: "hashlib._Hash"
-    holdout: Mapping[str, Any]
-    names: tuple[str, ...] | None  # of the classes
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of an image, for example H x W or H x W x C."""
-        return self.train.inputs.shape[1:]
-
-    @property
-    def facts(self) -> Facts:
-        """The properties that the data of every worker must have."""
-        return {
-            "training images": len(self.train),
-            "validation images": len(self.validation),
-            "image shape": shape_text(self.image_shape),
-            "classes": self.classes or 0,
-            "names of the classes": ", ".join(self.names or ()),
-            "largest pixel": self.scale,
-            "SHA-256": self.digest.hexdigest(),
-        }
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The properties of the data set that the driver has checked.
-
-    `holdout` and `scale` are those of `Training`. `examples` are a few training images. `absent` lists the classes
-    without any image. The workers and the evaluation check their data against `training_facts` and `test_facts`.
-    """
-
-    name: str
-    image_shape: tuple[int, ...]
-    classes: int | None
-    train: int
-    validation: int
-    test: int
-    sha256: str  # of all pixels and labels; it does not depend on the file's dtypes and compression
-    holdout: Mapping[str, Any]
-    absent: list[int]
-    scale: float
-    examples: Split
-    names: tuple[str, ...] | None
-    training_facts: Facts
-    test_facts: Facts
 
 
 def check(config: TrainingDataSettings, data: Source) -> Summary:
@@ -95,12 +33,14 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
 
     Raises the errors of `load_training`, and DataError if the test data do not fit the training data.
     """
+    if (there := data.prepared) is not None:
+        _check_no_split(config, data.place)
+        return prepared.summary(config, there, sources.name(data.text))
     with data.opened() as parts:
-        training = _training(config, parts, data.place)
-        facts, digest, shape, holdout = training.facts, training.digest, training.image_shape, training.holdout
-        examples, classes, scale = _copied(training.train[:EXAMPLES]), training.classes, training.scale
+        training, digest, of_class = _training(config, parts, data.place)
+        facts, shape, holdout = training.facts, training.image_shape, training.holdout
+        examples, classes, scale = _copied(training.examples), training.classes, training.scale
         names = training.names
-        of_class = np.bincount(training.train.targets, minlength=classes) if classes else np.zeros(0, np.int64)
         train, validation = len(training.train), len(training.validation)
         del training  # free the memory before the test images are read
         test = parts.load("test")
@@ -119,6 +59,7 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
         scale=scale,
         examples=examples,
         names=names,
+        most_workers=None,
         training_facts=facts,
         test_facts=test_facts(test),
     )
@@ -131,11 +72,17 @@ def load_training(config: TrainingDataSettings, data: Source) -> Training:
     training images than a batch, or a class that only the validation part has. Raises UsageError if the user asks for
     a split and the data set has its own validation part, or for weights of classes that there are not.
     """
+    if (there := data.prepared) is not None:
+        _check_no_split(config, data.place)
+        return prepared.training(config, there)
     with data.opened() as parts:
-        return _training(config, parts, data.place)
+        return _training(config, parts, data.place)[0]
 
 
-def _training(config: TrainingDataSettings, parts: Parts, where: str) -> Training:
+def _training(
+    config: TrainingDataSettings, parts: Parts, where: str
+) -> tuple[Training, "hashlib._Hash", npt.NDArray[np.int64]]:
+    """Return the training data, their hash, and the number of training images of each class."""
     whole = parts.load("train")
     classes = split.count_classes(whole.targets, f"{where}: y_train") if whole.has_classes else None
     classes = classes and max(classes, whole.one_hot, len(parts.class_names or ()))
@@ -159,7 +106,10 @@ def _training(config: TrainingDataSettings, parts: Parts, where: str) -> Trainin
             f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
         )
     train = weighted(train, config.class_weight, classes)
-    return Training(train, validation, classes, scale, digest, holdout, parts.class_names)
+    sha256, names = digest.hexdigest(), parts.class_names
+    training = Training(train, validation, train[:EXAMPLES], classes, scale, sha256, holdout, names)
+    of_class = np.bincount(train.targets, minlength=classes) if classes else np.zeros(0, np.int64)
+    return training, digest, of_class
 
 
 def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash", where: str) -> tuple[Split, Split]:
@@ -199,14 +149,19 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
     return train, validation
 
 
-def load_test(data: Source) -> Split:
-    """Load the held-out test data. Raises DataError."""
+def load_test(data: Source) -> tuple[Split, Facts]:
+    """Load the held-out test data, and return their facts, too. Raises DataError."""
+    if (there := data.prepared) is not None:
+        return there.part("test"), prepared.test_facts(there)
     with data.opened() as parts:
-        return parts.load("test")
+        test = parts.load("test")
+    return test, test_facts(test)
 
 
 def check_test(data: Source) -> tuple[Facts, tuple[str, ...] | None]:
     """Load the test data and return their facts, and the names of the classes. Raises DataError."""
+    if (there := data.prepared) is not None:
+        return prepared.test_facts(there), there.manifest.names
     with data.opened() as parts:
         return test_facts(parts.load("test")), parts.class_names
 
@@ -242,6 +197,4 @@ def _check_no_split(config: TrainingDataSettings, where: str) -> None:
     for name in HOLDOUT:
         value = getattr(config, name)
         if value is not None:
-            raise UsageError(
-                f"{flag(name)} {value}: {where} has its own validation part (x_val and y_val); remove one of the two"
-            )
+            raise UsageError(f"{flag(name)} {value}: {where} has its own validation part; remove one of the two")

@@ -92,6 +92,7 @@ class Manifest:
         source: what it was prepared from, for people.
         form: what every row looks like.
         parts: the shards of `train`, `val` and `test`.
+        examples: a file like a shard, with a few training samples.
         of_class: for each part, the number of samples of each class; empty if the targets are quantities.
         names: the names of the classes, or None.
         scale: the largest absolute value of the training inputs.
@@ -103,6 +104,7 @@ class Manifest:
     source: str
     form: Form
     parts: dict[str, tuple[Shard, ...]]
+    examples: Shard
     of_class: dict[str, tuple[int, ...]]
     names: tuple[str, ...] | None
     scale: float
@@ -146,6 +148,10 @@ class Prepared:
             form.one_hot,
         )
 
+    def part(self, part: str) -> Split:
+        """Read a whole part into memory. Raises DataError, as `read` does."""
+        return joined([self.read(shard) for shard in self.manifest.parts[part]])
+
     def _verified(self, shard: Shard, where: str) -> bytes:
         """Return the content of the file, read again if it is not whole. Raises DataError."""
         pause = FIRST_PAUSE_SECONDS
@@ -165,6 +171,19 @@ class Prepared:
                 time.sleep(pause)
                 pause *= 2
         raise DataError(f"{where}: {fault}") from cause
+
+
+def joined(parts: Sequence[Split]) -> Split:
+    """Return these samples, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Split(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate(weights) if weights else None,
+        parts[0].one_hot,
+    )
 
 
 def found(place: str) -> bool:
@@ -200,6 +219,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         source=content["source"],
         form=Form(**form | {"shape": tuple(form["shape"]), "targets": tuple(form["targets"])}),
         parts={name: tuple(Shard(**shard) for shard in part) for name, part in content["parts"].items()},
+        examples=Shard(**content["examples"]),
         of_class={name: tuple(counts) for name, counts in content["of_class"].items()},
         names=content["names"] and tuple(content["names"]),
         scale=content["scale"],

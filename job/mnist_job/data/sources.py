@@ -9,11 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from mnist_job.config.training import DATA_SETS
-from mnist_job.data import arrays
+from mnist_job.data import arrays, shards
 from mnist_job.data.arrays import Split
 from mnist_job.data.formats import known, recognized
 from mnist_job.data.formats.npz_parts import NpzParts
 from mnist_job.data.reading import Part, Reading
+from mnist_job.data.shards import Prepared
 from mnist_job.errors import DataError
 from mnist_job.storage import files
 from mnist_job.usercode import function
@@ -43,6 +44,14 @@ class Source:
     def code(self) -> Code:
         """The file that the function is in, unless the folder of `--code` has it."""
         return Code() if self.function is None else self.function.code
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """The prepared data set at this place, or None if there is none. Raises DataError for a damaged manifest."""
+        if self.function is not None or self.text in DATA_SETS or not shards.found(self.text):
+            return None
+        recognized.check_unused(self.reading, self.place, "a prepared data set", tuple(recognized.FLAGS))
+        return shards.opened(self.text)
 
     @contextmanager
     def opened(self) -> Iterator["Parts"]:

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from mnist_job.data.arrays import Split, Targets, Weights
 from mnist_job.data.npz import aligned_empty
 from mnist_job.data.order import Order, Window
-from mnist_job.data.shards import Form, Prepared, Shard
+from mnist_job.data.shards import Form, Prepared, Shard, joined
 
 PIECE_BYTES = 16 << 20
 READERS = 4  # threads that read shards: several requests to an object store wait at the same time
-WORD_BYTES = 8  # see `batches.on_device`
+WORD_BYTES = 8  # `batches.on_device` takes rows of such words
 
 Item = TypeVar("Item")
 
@@ -84,6 +84,16 @@ class Reader:
     def steps(self) -> int:
         """The number of global batches. The last one may be smaller."""
         return -(-self.samples // self.batch_size)
+
+    @property
+    def has_samples_in_each_batch(self) -> bool:
+        """Whether each worker surely has a sample in each batch."""
+        rows = [shard.rows for shard in self.data.manifest.parts[self.part]]
+        streams = self.streams // self.workers  # of the worker with the fewest
+        least = streams * (len(rows) // self.streams) * max(rows) - max(rows)  # one of them may be the short one
+        smallest = self.samples % self.batch_size or self.batch_size
+        # No stretch of an epoch has fewer rows of a stream than in proportion, less two.
+        return smallest * least / self.samples > 2 * streams
 
     @property
     def steps_of_a_piece(self) -> int:
@@ -180,17 +190,7 @@ class _Cursor:
 
     def _read(self, window: Window) -> tuple[Window, Split]:
         parts = [self._data.read(self._shards[shard]) for shard in window.shards]
-        return window, parts[0] if len(parts) == 1 else _joined(parts)
-
-
-def _joined(parts: list[Split]) -> Split:
-    weights = [part.weights for part in parts if part.weights is not None]
-    return Split(
-        np.concatenate([part.inputs for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        np.concatenate(weights) if weights else None,
-        parts[0].one_hot,
-    )
+        return window, joined(parts)
 
 
 def _bytes(inputs: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

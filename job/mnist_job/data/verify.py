@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from mnist_job.config.training import TrainingDataSettings
 from mnist_job.data import dataset
 from mnist_job.data.arrays import Split
+from mnist_job.data.described import Facts, Training
 from mnist_job.data.sources import Source
 from mnist_job.errors import DataError, UsageError
 
 
-def load_training(config: TrainingDataSettings, data: Source, checked: dataset.Facts) -> dataset.Training:
+def load_training(config: TrainingDataSettings, data: Source, checked: Facts) -> Training:
     """Load the training data on this node.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.
@@ -22,14 +23,14 @@ def load_training(config: TrainingDataSettings, data: Source, checked: dataset.F
     return training
 
 
-def load_test(data: Source, checked: dataset.Facts) -> Split:
+def load_test(data: Source, checked: Facts) -> Split:
     """Load the test data on this node.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.
     """
     with _node_is_named():
-        test = dataset.load_test(data)
-        _compare(dataset.test_facts(test), checked, data.place)
+        test, found = dataset.load_test(data)
+        _compare(found, checked, data.place)
     return test
 
 
@@ -41,7 +42,7 @@ def _node_is_named() -> Iterator[None]:
         raise DataError(f"node {socket.gethostname()}: {error}") from error
 
 
-def _compare(found: dataset.Facts, checked: dataset.Facts, place: str) -> None:
+def _compare(found: Facts, checked: Facts, place: str) -> None:
     differences = [
         f"{name} {str(found[name])[:12]}, was {str(value)[:12]}"
         for name, value in checked.items()

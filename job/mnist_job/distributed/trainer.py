@@ -12,7 +12,7 @@ from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, Sca
 
 from mnist_job.bounds import RESIZE_SECONDS
 from mnist_job.config.parts import TrainerSettings
-from mnist_job.data import dataset
+from mnist_job.data.described import Facts
 from mnist_job.distributed import cluster, failures, fitting, worker
 from mnist_job.distributed.backend import TensorFlowBackendConfig
 from mnist_job.distributed.journal import Journal
@@ -43,7 +43,7 @@ class Trained:
 def train(
     config: TrainerSettings,
     origin: Origin,
-    checked: dataset.Facts,
+    checked: Facts,
     folder: RunFolder,
     checkpoints: Checkpoints,
     clock: Clock,

@@ -14,8 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
 from mnist_job.config.parts import EvaluatorSettings
-from mnist_job.data import dataset, verify
+from mnist_job.data import verify
 from mnist_job.data.arrays import Split
+from mnist_job.data.described import Facts
 from mnist_job.data.sources import Source
 from mnist_job.distributed import cluster
 from mnist_job.errors import ClusterError, EvaluationError, JobError, UsageError, one_line
@@ -61,7 +62,7 @@ class Evaluator:
             there = NodeAffinitySchedulingStrategy(node, soft=True)
             self._process = self._start(early=True, num_cpus=0, scheduling_strategy=there)
 
-    def evaluate(self, candidate: Candidate, data: Source, checked: dataset.Facts) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, data: Source, checked: Facts) -> tuple[Evaluation, str]:
         """Evaluate a saved model on the test data. Return the result, and the SHA-256 of the evaluated file.
 
         `checked` describes the test data, which the task checks against it.
@@ -127,7 +128,7 @@ class _Process:
         """Wait until TensorFlow is imported."""
         self._imported.result()
 
-    def evaluate(self, candidate: Candidate, data: Source, checked: dataset.Facts) -> tuple[Evaluation, str]:
+    def evaluate(self, candidate: Candidate, data: Source, checked: Facts) -> tuple[Evaluation, str]:
         """Evaluate the model. Read its file only once, so that the checked bytes are the evaluated ones."""
         name = candidate.name
         try:

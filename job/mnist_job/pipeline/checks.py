@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import ParamSpec, TypeVar
 
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data.described import Summary
 from mnist_job.data.sources import Source as Data
 from mnist_job.errors import UsageError
 from mnist_job.models.origin import Origin
@@ -27,7 +27,7 @@ def data(
     return apart.call(source.place, check, *args, **kwargs)
 
 
-def training(this: Run, config: JobConfig, apart: Apart, origin: Origin, summary: dataset.Summary) -> None:
+def training(this: Run, config: JobConfig, apart: Apart, origin: Origin, summary: Summary) -> None:
     """Check that the model and the callbacks can be trained, and that the model measures what decides the end.
 
     Raises UsageError.

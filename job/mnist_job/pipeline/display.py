@@ -7,7 +7,7 @@ from rich import progress
 from rich.table import Column
 
 from mnist_job import __version__
-from mnist_job.data.dataset import Summary
+from mnist_job.data.described import Summary
 from mnist_job.data.fits import shape_text
 from mnist_job.data.split import MOST_NAMED, named
 from mnist_job.log import Log

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
 from mnist_job.data import dataset, sources
+from mnist_job.data.described import Facts
 from mnist_job.data.reading import Reading
 from mnist_job.data.sources import Source as Data
 from mnist_job.distributed import capacity, cluster
@@ -117,7 +118,7 @@ def _evaluated(
     evaluator: Evaluator,
     candidate: Candidate,
     data: Data,
-    checked: tuple[dataset.Facts, tuple[str, ...] | None],
+    checked: tuple[Facts, tuple[str, ...] | None],
     record: TrainingRecord | None = None,
 ) -> Outcome:
     """Evaluate the model and return the outcome. `checked` has the facts of the test data and the classes' names."""

@@ -4,7 +4,7 @@ import time
 
 from mnist_job.bounds import HASTY_SECONDS
 from mnist_job.config.settings import JobConfig
-from mnist_job.data import dataset
+from mnist_job.data.described import Summary
 from mnist_job.distributed import trainer
 from mnist_job.errors import TrainingError
 from mnist_job.evaluation.task import Evaluator
@@ -22,7 +22,7 @@ from mnist_job.training.progress import News, Progress, Start
 
 
 def train(
-    this: Run, config: JobConfig, origin: Origin, summary: dataset.Summary, folder: RunFolder, evaluator: Evaluator
+    this: Run, config: JobConfig, origin: Origin, summary: Summary, folder: RunFolder, evaluator: Evaluator
 ) -> tuple[Checkpoint, TrainingRecord]:
     """Train, and return the checkpoint of the kept epoch and the record of the training.
 

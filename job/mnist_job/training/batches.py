@@ -1,6 +1,6 @@
 """The batches of the training loop.
 
-`ResidentBatches` keeps all data on the device. `StreamedBatches` reads a data set that is larger than memory.
+`ResidentBatches` keeps all data on the device. `streamed.StreamedBatches` reads data that are larger than memory.
 """
 
 import math
@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from mnist_job.data.arrays import Inputs, Split
 from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
+from mnist_job.data.stream import WORD_BYTES
 
 Tensor = Any  # TensorFlow ships no types
 Plan = tuple[Tensor, ...]
-WORD_BYTES = 8
 
 
 class Batch(NamedTuple):
@@ -149,13 +149,17 @@ class ResidentBatches:
         """Return this worker's part of batch `step`."""
         indices, starts, shares = plan
         chosen = indices[starts[step] : starts[step + 1]]
-        row = tf.reshape(tf.bitcast(tf.gather(self._words, chosen), tf.uint8), (-1, self._words.shape[1] * WORD_BYTES))
-        size = self._dtype.itemsize
-        inputs = tf.reshape(row[:, : math.prod(self._shape) * size], (-1, *self._shape, *([size] if size > 1 else [])))
-        if self._dtype != np.uint8:
-            inputs = tf.bitcast(inputs, self._dtype)
+        inputs = from_words(tf.gather(self._words, chosen), self._shape, self._dtype)
         weights = None if self._weights is None else tf.gather(self._weights, chosen)
         return Batch(inputs, tf.gather(self._targets, chosen), weights, shares[step])
+
+
+def from_words(words: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """Return rows of `on_device` as inputs of this shape and type."""
+    size = dtype.itemsize
+    row = tf.reshape(tf.bitcast(words, tf.uint8), (-1, words.shape[1] * WORD_BYTES))
+    inputs = tf.reshape(row[:, : math.prod(shape) * size], (-1, *shape, *([size] if size > 1 else [])))
+    return inputs if dtype == np.uint8 else tf.bitcast(inputs, dtype)
 
 
 def on_device(rows: Inputs) -> Tensor:

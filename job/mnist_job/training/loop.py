@@ -10,12 +10,13 @@ import keras
 import ray.train.collective
 
 from mnist_job.config.training import LoopSettings
-from mnist_job.data import dataset, verify
+from mnist_job.data import verify
+from mnist_job.data.described import Facts
 from mnist_job.models.origin import Origin
 from mnist_job.models.source import Shapes
 from mnist_job.phases import Clock
-from mnist_job.training import not_finite, optimizer, stopping
-from mnist_job.training.batches import ResidentBatches, Share
+from mnist_job.training import not_finite, optimizer, stopping, streamed
+from mnist_job.training.batches import Share
 from mnist_job.training.callbacks import Callbacks
 from mnist_job.training.checkpoint import Checkpoints, Middle
 from mnist_job.training.compiled import Compiled
@@ -32,7 +33,7 @@ VALIDATION_IMAGES_A_STEP = 1024  # for each worker: enough to keep a device busy
 def train(
     config: LoopSettings,
     origin: Origin,
-    checked: dataset.Facts,
+    checked: Facts,
     checkpoints: Checkpoints,
     tell: Tell,
     clock: Clock,
@@ -54,12 +55,12 @@ def train(
     context = ray.train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
 
-    batches = ResidentBatches(training.train, config.batch_size, share, config.seed)
-    validation = ResidentBatches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
+    batches = streamed.batches(training.train, config.batch_size, share, config.seed)
+    validation = streamed.batches(training.validation, VALIDATION_IMAGES_A_STEP * share.workers, share)
 
     keras.utils.set_random_seed(config.seed)
     network = origin.model.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
-    some = training.train[:EXAMPLES]
+    some = training.examples[:EXAMPLES]
     synchronized = share.workers > 1 and config.batch_norm == "synchronized"
     model = Compiled(network, learning_rate(config, batches.steps), some, synchronized=synchronized)
     model.class_names = training.names
