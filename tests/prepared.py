@@ -28,6 +28,7 @@ def prepared(folder: Path, parts: Mapping[str, Split], rows: int) -> Prepared:
     (folder / "examples.arrow").write_bytes(content)
     manifest = Manifest(
         source="test",
+        preparation="",
         form=Form.of(train),
         parts={name: tuple(those) for name, those in written.items()},
         examples=Shard("examples.arrow", len(train[:EXAMPLES]), hashlib.sha256(content).hexdigest()),

@@ -50,7 +50,7 @@ def test_from_a_folder_of_images_to_a_prediction(photographs):
     names = [f"digit-{number}" for number in range(10)]
     assert json.loads((results / "outcome.json").read_text())["evaluation"]["class_names"] == names
     assert 'class="digit-7"' in (results / "metrics.prom").read_text()
-    assert "<td>digit-7</td>" in (results / "report.html").read_text()
+    assert '<th scope="row">digit-7</th>' in (results / "report.html").read_text()
     files = [next((photographs / "images" / name).iterdir()) for name in names]
     predicted = ran([sys.executable, "-c", block("predict", MODELS), *map(str, files)], photographs)
     assert sum(guess == name for guess, name in zip(ast.literal_eval(predicted), names, strict=True)) >= 7

@@ -164,7 +164,7 @@ def test_each_line_becomes_an_object_with_fields(capsys):
     assert objects(printed.out) == [
         {"level": "info", "message": "training"},
         {"level": "warning", "message": "a damaged checkpoint was skipped: epoch-1", "checkpoint": "epoch-1"},
-        {"level": "info", "message": "2 workers have started", "workers": 2, "epoch": 1, "step": 1},
+        {"level": "info", "message": "2 workers have started", "workers": 2},
         {
             "level": "info",
             "message": "epoch 1/2  loss 2.0000  validation loss nan  validation accuracy 0.5000  1.5 s",

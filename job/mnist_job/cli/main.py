@@ -17,8 +17,9 @@ import yaml
 from mnist_job.cli import kubernetes, parser
 from mnist_job.cli.parser import Command
 from mnist_job.config import sources
+from mnist_job.config.parts import LogSettings
 from mnist_job.config.setting import GROUPS, declared
-from mnist_job.config.settings import EvaluateConfig, JobConfig, Settings
+from mnist_job.config.settings import EvaluateConfig, JobConfig, PrepareConfig, Settings
 from mnist_job.errors import Interrupted, JobError, UsageError
 from mnist_job.log import Log, write
 from mnist_job.pipeline import supervisor
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.call(parsed, config, log)
             return 0
 
-        if command.is_supervised and arguments is None and config is not None:
+        if command.is_supervised and arguments is None and isinstance(config, Settings):
             concluded = partial(_concluded, work, log, as_document=as_document)
             return supervisor.supervised(config, log, concluded, dry_run=parsed.dry_run)
         return work()
@@ -74,8 +75,8 @@ def _concluded(work: Callable[[], int], log: Log, *, as_document: bool) -> int:
 
 
 def _settings(
-    kind: type[Settings] | None, parsed: argparse.Namespace, rest: Sequence[str], log: Log
-) -> Settings | None:
+    kind: type[LogSettings] | None, parsed: argparse.Namespace, rest: Sequence[str], log: Log
+) -> LogSettings | None:
     """Return the command's settings, if it has any. Raises UsageError for wrong settings and unknown arguments."""
     faults = list(parsed.parser.unknown(rest))
     if kind is None:
@@ -100,6 +101,12 @@ def _evaluate(parsed: argparse.Namespace, config: EvaluateConfig, log: Log) -> N
 
     with log.document(parsed.format):
         job.evaluate(config, log, dry_run=parsed.dry_run)
+
+
+def _prepare(_: argparse.Namespace, config: PrepareConfig, log: Log) -> None:
+    from mnist_job.pipeline import prepare
+
+    prepare.prepare(config, log)
 
 
 def _config(parsed: argparse.Namespace, config: JobConfig, _: Log) -> None:
@@ -129,6 +136,10 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--force", action="store_true", help="run again, and overwrite what earlier runs of this name have left"
     )
+
+
+def _prepare_options(command: argparse.ArgumentParser) -> None:
+    parser.add_config(command)
 
 
 def _config_options(command: argparse.ArgumentParser) -> None:
@@ -165,6 +176,16 @@ _COMMANDS = {
   mnist-job evaluate --model s3://bucket/model.keras --data images.npz -o json
 """,
         is_supervised=True,
+    ),
+    "prepare": Command(
+        "write a data set as shards, which are read while a model trains",
+        PrepareConfig,
+        _prepare,
+        _prepare_options,
+        """\
+  mnist-job prepare --data images --test-fraction 0.2 --destination s3://bucket/images
+  mnist-job run --data s3://bucket/images
+""",
     ),
     "config": Command(
         "print the settings that `run` would use, as a file for --config",

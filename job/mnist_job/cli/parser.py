@@ -10,8 +10,8 @@ from pydantic.fields import FieldInfo
 
 from mnist_job import __version__
 from mnist_job.config import sources
+from mnist_job.config.parts import LogSettings
 from mnist_job.config.setting import GROUPS, declared
-from mnist_job.config.settings import Settings
 from mnist_job.config.training import DATA_SETS
 from mnist_job.errors import UsageError
 from mnist_job.log import Log, write
@@ -51,7 +51,7 @@ class Command(NamedTuple):
     """
 
     help: str
-    settings: type[Settings] | None
+    settings: type[LogSettings] | None
     call: Callable[[argparse.Namespace, Any, Log], None]
     add_options: Callable[[argparse.ArgumentParser], None]
     examples: str
@@ -154,7 +154,7 @@ class _Choices(tuple[str, ...]):
         return True
 
 
-def _add_settings(command: argparse.ArgumentParser, settings: type[Settings], left_out: frozenset[str]) -> None:
+def _add_settings(command: argparse.ArgumentParser, settings: type[LogSettings], left_out: frozenset[str]) -> None:
     chosen = {name: field for name, field in settings.model_fields.items() if name not in left_out}
     for group in GROUPS:
         fields = {name: field for name, field in chosen.items() if declared(field, "group") == group}

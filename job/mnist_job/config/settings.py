@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationInfo, field_validator
 
-from mnist_job.config.parts import DeliverySettings, EvaluatorSettings, GateSettings, TrainerSettings
+from mnist_job.config.parts import DeliverySettings, EvaluatorSettings, GateSettings, RaySettings, TrainerSettings
 from mnist_job.config.setting import Part, declared, setting
 from mnist_job.config.texts import worker_range
-from mnist_job.config.training import DataSettings
+from mnist_job.config.training import DataSettings, SplitSettings
 
 FORMER_DEFAULTS: dict[str, Any] = {
     "validation_split": "tail",
@@ -110,3 +110,10 @@ class EvaluateConfig(Settings):
     model: str = setting(
         ..., "path or URI of a saved .keras model", "data", affects_result=True, place="file", min_length=1
     )
+
+
+class PrepareConfig(SplitSettings, RaySettings):
+    """The settings of `mnist-job prepare`."""
+
+    destination: str = setting(..., "path or URI of the folder to write", "data", place="folder", min_length=1)
+    shard_megabytes: float = setting(8, "size of a shard's inputs before compression", "data", gt=0, le=1024)

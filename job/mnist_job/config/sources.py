@@ -14,16 +14,17 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from mnist_job.config.parts import LogSettings
 from mnist_job.config.setting import declared
-from mnist_job.config.settings import FORMER_DEFAULTS, EvaluateConfig, JobConfig, Settings
+from mnist_job.config.settings import FORMER_DEFAULTS, EvaluateConfig, JobConfig, PrepareConfig, Settings
 from mnist_job.errors import UsageError
 
 ENVIRONMENT_PREFIX = "MNIST_JOB_"
 # Kubernetes sets such variables in every pod for each Service. Those of a Service `mnist-job-...` are not settings.
 _SERVICE_LINK = re.compile(r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)$")
-_KNOWN = frozenset(JobConfig.model_fields) | frozenset(EvaluateConfig.model_fields)
+_KNOWN = frozenset().union(*(kind.model_fields for kind in (JobConfig, EvaluateConfig, PrepareConfig)))
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
+SettingsT = TypeVar("SettingsT", bound=LogSettings)
 
 
 class Written(NamedTuple):
@@ -55,7 +56,7 @@ def load(
 
 
 def gathered(
-    settings: type[Settings],
+    settings: type[LogSettings],
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
     file: str | None,

@@ -106,8 +106,8 @@ class DataSettings(CodeSettings):
     ] = setting({}, "names of an .npz's arrays: x_train=a,y_train=b", "data", affects_result=True)
 
 
-class TrainingDataSettings(DataSettings):
-    """The training data: the validation part, the batches and their order."""
+class SplitSettings(DataSettings):
+    """The validation part, and the seed."""
 
     # These two are None until the data were read, because a file may have its own validation part.
     validation_fraction: float | None = setting(
@@ -126,6 +126,19 @@ class TrainingDataSettings(DataSettings):
         affects_result=True,
         in_effect="stratified",
     )
+    seed: int = setting(
+        0,
+        "random seed of the initial weights, the data's split and order",
+        "training",
+        affects_result=True,
+        ge=0,
+        lt=2**32,
+    )
+
+
+class TrainingDataSettings(SplitSettings):
+    """The training data: the batches, and the weights of classes."""
+
     class_weight: Annotated[
         Literal["balanced"] | dict[ClassNumber, Annotated[float, Field(ge=0, le=1_000_000)]] | None,
         BeforeValidator(class_weights),
@@ -138,14 +151,6 @@ class TrainingDataSettings(DataSettings):
     )
     batch_size: int = setting(
         32, "images per optimizer step, over all workers together", "training", affects_result=True, ge=1, le=1_000_000
-    )
-    seed: int = setting(
-        0,
-        "random seed of the initial weights, the data's split and order",
-        "training",
-        affects_result=True,
-        ge=0,
-        lt=2**32,
     )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mnist_job.config.setting import declared
 from mnist_job.config.sources import flag
-from mnist_job.config.training import TrainingDataSettings
+from mnist_job.config.training import SplitSettings, TrainingDataSettings
 from mnist_job.data import fits, prepared, sources, split
 from mnist_job.data.arrays import Split
 from mnist_job.data.described import EXAMPLES, Facts, Summary, Training
@@ -34,7 +34,7 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
     Raises the errors of `load_training`, and DataError if the test data do not fit the training data.
     """
     if (there := data.prepared) is not None:
-        _check_no_split(config, data.place)
+        check_no_split(config, data.place)
         return prepared.summary(config, there, sources.name(data.text))
     with data.opened() as parts:
         training, digest, of_class = _training(config, parts, data.place)
@@ -45,7 +45,7 @@ def check(config: TrainingDataSettings, data: Source) -> Summary:
         del training  # free the memory before the test images are read
         test = parts.load("test")
     fits.check(test, examples, of_class, data.place, "test")
-    _update(digest, test)
+    update(digest, test)
     return Summary(
         name=sources.name(data.text),
         image_shape=shape,
@@ -73,7 +73,7 @@ def load_training(config: TrainingDataSettings, data: Source) -> Training:
     a split and the data set has its own validation part, or for weights of classes that there are not.
     """
     if (there := data.prepared) is not None:
-        _check_no_split(config, data.place)
+        check_no_split(config, data.place)
         return prepared.training(config, there)
     with data.opened() as parts:
         return _training(config, parts, data.place)[0]
@@ -91,15 +91,15 @@ def _training(
         raise DataError(f"{where}: x_train: every pixel is 0")
     digest = hashlib.sha256(repr(whole.inputs.shape[1:]).encode())
     if parts.has_validation:
-        _check_no_split(config, where)
+        check_no_split(config, where)
         train, validation = whole, parts.load("val")
         holdout = dict.fromkeys(HOLDOUT)
         of_class = np.bincount(whole.targets) if classes else np.zeros(0, np.int64)
         fits.check(validation, whole, of_class, where, "val")
-        _update(digest, train)
-        _update(digest, validation)
+        update(digest, train)
+        update(digest, validation)
     else:
-        holdout = {name: _in_effect(config, name) for name in HOLDOUT}
+        holdout = {name: in_effect(config, name) for name in HOLDOUT}
         train, validation = _divided(whole, config.model_copy(update=holdout), digest, where)
     if len(train) < config.batch_size:
         raise DataError(
@@ -128,8 +128,8 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
             f"{where}: x_train: {len(whole)} images leave nothing for "
             f"{'validation' if len(train) else 'training'} at --validation-fraction {fraction}"
         )
-    _update(digest, train)  # before any row moves: the hash is that of the file's order
-    _update(digest, validation)
+    update(digest, train)  # before any row moves: the hash is that of the file's order
+    update(digest, validation)
     if config.validation_split == "tail":
         lacking = split.absent(strata[:at], strata[at:])
         if lacking:
@@ -169,12 +169,12 @@ def check_test(data: Source) -> tuple[Facts, tuple[str, ...] | None]:
 def test_facts(test: Split) -> Facts:
     """Return the properties that the test data must have in the evaluation."""
     digest = hashlib.sha256()
-    _update(digest, test)
+    update(digest, test)
     shape = shape_text(test.inputs.shape[1:])
     return {"test images": len(test), "image shape": shape, "SHA-256": digest.hexdigest()}
 
 
-def _update(digest: "hashlib._Hash", part: Split) -> None:
+def update(digest: "hashlib._Hash", part: Split) -> None:
     """Add the arrays to the hash. What an .npz of images cannot have counts only if it is there: its type and form."""
     if part.inputs.dtype != np.uint8 or not part.has_classes or part.one_hot:
         digest.update(f"{part.inputs.dtype} {part.targets.dtype} {part.targets.shape[1:]} {part.one_hot}".encode())
@@ -188,12 +188,14 @@ def _copied(part: Split) -> Split:
     return Split(part.inputs.copy(), part.targets.copy(), weights, part.one_hot)
 
 
-def _in_effect(config: TrainingDataSettings, name: str) -> Any:
+def in_effect(config: SplitSettings, name: str) -> Any:
+    """Return the value of a setting of the split, or what is in effect if it was not given."""
     value = getattr(config, name)
-    return declared(TrainingDataSettings.model_fields[name], "in_effect") if value is None else value
+    return declared(SplitSettings.model_fields[name], "in_effect") if value is None else value
 
 
-def _check_no_split(config: TrainingDataSettings, where: str) -> None:
+def check_no_split(config: SplitSettings, where: str) -> None:
+    """Check that no split is asked for, since the data have a validation part. Raises UsageError."""
     for name in HOLDOUT:
         value = getattr(config, name)
         if value is not None:

@@ -1,6 +1,7 @@
 """Check that the parts of a data set fit each other."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,16 @@ def check(part: Split, train: Split, of_class: npt.NDArray[np.int64], where: str
             raise DataError(f"{where}: {letter}_{name}: has type {array.dtype}, but {letter}_train has {other.dtype}")
     if part.one_hot != train.one_hot or part.targets.shape[1:] != train.targets.shape[1:]:
         raise DataError(f"{where}: y_{name}: its rows have another form or length than those of y_train")
-    if not part.has_classes:
+    if part.has_classes:
+        check_labels_below(part.targets, len(of_class), f"{where}: y_{name}")
+        check_classes(part.targets, np.flatnonzero(of_class), where, name)
+
+
+def check_classes(targets: npt.NDArray[Any], of_training: npt.NDArray[Any], where: str, name: str) -> None:
+    """Check that a part has only classes that the training part has. Raises DataError."""
+    if targets.dtype.kind not in "iu":
         return
-    check_labels_below(part.targets, len(of_class), f"{where}: y_{name}")
-    lacking = split.absent(np.flatnonzero(of_class), part.targets)
+    lacking = split.absent(of_training, targets.astype(np.int32))
     if lacking:
         raise DataError(
             f"{where}: y_{name}: holds {split.named(lacking)}, but there is no training image of it; "

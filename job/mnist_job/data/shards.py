@@ -9,8 +9,9 @@ are decoded numbers, because decoding images would slow every epoch.
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class Manifest:
 
     Attributes:
         source: what it was prepared from, for people.
+        preparation: the hash of all that it was prepared from.
         form: what every row looks like.
         parts: the shards of `train`, `val` and `test`.
         examples: a file like a shard, with a few training samples.
@@ -102,6 +104,7 @@ class Manifest:
     """
 
     source: str
+    preparation: str
     form: Form
     parts: dict[str, tuple[Shard, ...]]
     examples: Shard
@@ -217,6 +220,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     form = content["form"]
     return Manifest(
         source=content["source"],
+        preparation=content["preparation"],
         form=Form(**form | {"shape": tuple(form["shape"]), "targets": tuple(form["targets"])}),
         parts={name: tuple(Shard(**shard) for shard in part) for name, part in content["parts"].items()},
         examples=Shard(**content["examples"]),
@@ -228,16 +232,31 @@ def _manifest(content: dict[str, Any]) -> Manifest:
     )
 
 
-def written(split: Split) -> bytes:
-    """Return the content of a shard with these samples. The same samples have the same content."""
+def written(split: Split, about: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """Return the content of a shard with these samples. The same samples have the same content.
+
+    `about` is what `described` finds in it.
+    """
     columns = {"inputs": _column(split.inputs), "targets": _column(split.targets)}
     if split.weights is not None:
         columns["weights"] = _column(split.weights)
-    batch = pa.record_batch(list(columns.values()), list(columns))
+    batch = pa.record_batch(list(columns.values()), list(columns), metadata=dict(about))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of the content of a file, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def described(content: bytes) -> dict[str, str]:
+    """Return what `written` was told about a shard. Raises ValueError if it is none."""
+    with pa.ipc.open_file(pa.py_buffer(content)) as reader:
+        metadata = reader.schema.metadata or {}
+    return {name.decode(): text.decode() for name, text in metadata.items()}
 
 
 def _column(array: np.typing.NDArray[Any]) -> pa.Array:

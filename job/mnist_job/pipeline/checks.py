@@ -32,6 +32,11 @@ def training(this: Run, config: JobConfig, apart: Apart, origin: Origin, summary
 
     Raises UsageError.
     """
+    if summary.most_workers is not None and config.most_workers > summary.most_workers:
+        raise UsageError(
+            f"--workers {config.workers}: {origin.data.place} has too few shards for more than {summary.most_workers}; "
+            "prepare it with a smaller --shard-megabytes"
+        )
     measured: Collection[str] = stopping.OF_THE_REFERENCE
     is_classifier = summary.classes is not None
     if origin.model.is_reference and not is_classifier:

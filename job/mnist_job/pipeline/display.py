@@ -125,7 +125,8 @@ class Stage:
                 have = "has" if workers == 1 else "have"
                 where = f", at epoch {epoch}" if (epoch, step) != (1, 0) else ""
                 where += f", step {step + 1}" if step else ""
-                self._log.info(f"{counted(workers)} {have} started{where}", workers=workers, epoch=epoch, step=step + 1)
+                place = {"from_epoch": epoch, "from_step": step + 1} if where else {}
+                self._log.info(f"{counted(workers)} {have} started{where}", workers=workers, **place)
             case Restart(reason):
                 self._log.warning(f"all workers restart from the last checkpoint: {reason}", reason=reason)
             case Progress():

@@ -53,6 +53,11 @@ class Images:
                 images[number] = image
         return images
 
+    def identity(self) -> str:
+        """Return the names of the files, with their sizes and the times of their last change."""
+        found = self.filesystem.get_file_info(self.paths)
+        return "\n".join(f"{one.path} {one.size} {one.mtime_ns}" for one in found)
+
     def _decoded(self, path: str) -> npt.NDArray[np.uint8]:
         try:
             content = File(self.filesystem, path).read()

@@ -55,12 +55,16 @@ class WholeParts:
 
     def load(self, part: Part) -> Split:
         """Return a part. Raises DataError."""
-        of = "train" if part == "test" and "test" not in self._samples else part
-        samples = self._samples[of]
-        targets = self._numbered(samples.targets(), of)
-        chosen = self._chosen(targets, part) if of == "train" else None
+        samples, targets, chosen = self.found(part)
         inputs = samples.inputs(chosen)
         return arrays.part((inputs, targets if chosen is None else targets[chosen]), part, self._where)
+
+    def found(self, part: Part) -> tuple[Samples, npt.NDArray[Any], Chosen]:
+        """Return samples that have the part, the targets of all of them, and which are the part. Raises DataError."""
+        of: Part = "train" if part == "test" and "test" not in self._samples else part
+        samples = self._samples[of]
+        targets = self._numbered(samples.targets(), of)
+        return samples, targets, self._chosen(targets, part) if of == "train" else None
 
     def _numbered(self, targets: npt.NDArray[Any] | list[str], part: Part) -> npt.NDArray[Any]:
         if not isinstance(targets, list):

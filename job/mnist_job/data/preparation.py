@@ -1,0 +1,152 @@
+"""The plan of a preparation: which samples are in which shard of a prepared data set.
+
+The training samples are permuted once, at random. So each shard is a random sample of all, and the order of an epoch,
+which mixes the rows of some shards at a time, is as good as one of all rows. Validation and test keep their order.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_job.config.settings import PrepareConfig
+from mnist_job.data import arrays, dataset, fits, shards, split
+from mnist_job.data.arrays import Split
+from mnist_job.data.formats.images import Images
+from mnist_job.data.formats.whole import Samples, WholeParts
+from mnist_job.data.reading import Part
+from mnist_job.data.sources import Parts, Source
+from mnist_job.errors import DataError
+
+SHUFFLE_SEED = 0  # not --seed: each epoch has an order of its own
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Samples that are read when they are needed: image files."""
+
+    samples: Samples
+    targets: npt.NDArray[Any]
+    part: Part
+    where: str
+
+    def read(self, rows: Rows) -> Split:
+        """Read these samples. Raises DataError."""
+        return arrays.part((self.samples.inputs(rows), self.targets[rows]), self.part, self.where)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Samples in memory, which all processes of a node share."""
+
+    split: Split
+
+    def read(self, rows: Rows) -> Split:
+        """Return copies of these samples."""
+        weights = None if self.split.weights is None else self.split.weights[rows]
+        return Split(self.split.inputs[rows], self.split.targets[rows], weights, self.split.one_hot)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A part to write: its samples in the order of the shards, and how many are in a shard."""
+
+    samples: Unread | InMemory
+    rows: Rows
+    per_shard: int
+
+    @property
+    def shards(self) -> int:
+        """The number of shards. The last one may have fewer samples."""
+        return -(-len(self.rows) // self.per_shard)
+
+    def shard(self, number: int) -> Rows:
+        """Return the numbers of the samples of a shard."""
+        return self.rows[number * self.per_shard : (number + 1) * self.per_shard]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is written: the parts, the names of the classes, and the hash of all that determines the content."""
+
+    parts: Mapping[Part, Planned]
+    names: tuple[str, ...] | None
+    preparation: str
+
+
+def plan(config: PrepareConfig, data: Source) -> Plan:
+    """Find the samples of all parts, and divide them into shards. Image files are not read yet.
+
+    Raises DataError if a part is empty or has a class that the training part does not have, and UsageError if a setting
+    does not suit the data.
+    """
+    with data.opened() as opened:
+        found = {part: _found(opened, part, data.place) for part in _parts(opened)}
+        names = opened.class_names
+    train, chosen = found["train"]
+    if "val" in found:
+        dataset.check_no_split(config, data.place)
+    else:
+        chosen, held = _divided(config, _targets(train)[chosen], chosen, data.place)
+        found["val"] = train, held
+    order = np.random.default_rng((SHUFFLE_SEED, len(chosen))).permutation(len(chosen))
+    found["train"] = train, chosen[order]
+    per_shard = _per_shard(train.read(chosen[:1]), config.shard_megabytes)
+    parts = {part: Planned(samples, rows, per_shard) for part, (samples, rows) in found.items()}
+    of_class = _targets(train)[chosen]
+    for part in ("val", "test"):
+        fits.check_classes(_targets(parts[part].samples)[parts[part].rows], of_class, data.place, part)
+    return Plan(parts, names, _hash(data, parts))
+
+
+def _parts(opened: Parts) -> list[Part]:
+    return ["train", "val", "test"] if opened.has_validation else ["train", "test"]
+
+
+def _found(opened: Parts, part: Part, where: str) -> tuple[Unread | InMemory, Rows]:
+    if isinstance(opened, WholeParts):
+        samples, targets, chosen = opened.found(part)
+        if isinstance(samples, Images):
+            return Unread(samples, targets, part, where), np.arange(len(targets)) if chosen is None else chosen
+    whole = opened.load(part)
+    return InMemory(whole), np.arange(len(whole))
+
+
+def _targets(samples: Unread | InMemory) -> npt.NDArray[Any]:
+    return samples.targets if isinstance(samples, Unread) else samples.split.targets
+
+
+def _divided(config: PrepareConfig, targets: npt.NDArray[Any], chosen: Rows, where: str) -> tuple[Rows, Rows]:
+    settings = {name: dataset.in_effect(config, name) for name in dataset.HOLDOUT}
+    at = split.boundary(len(targets), settings["validation_fraction"])
+    if not 0 < at < len(targets):
+        raise DataError(f"{where}: --validation-fraction {settings['validation_fraction']:g} leaves a part empty")
+    if settings["validation_split"] == "tail":
+        return chosen[:at], chosen[at:]
+    is_class = targets.dtype.kind in "iu" and targets.ndim == 1
+    strata = targets.astype(np.int32) if is_class else np.zeros(len(targets), np.int32)
+    if at < len(np.unique(strata)):
+        raise DataError(f"{where}: {at} training images are fewer than one of each class")
+    held = split.stratified(strata, len(targets) - at, config.seed)
+    return np.delete(chosen, held), chosen[held]
+
+
+def _per_shard(sample: Split, megabytes: float) -> int:
+    return max(int(megabytes * 1e6) // int(sample.inputs[0].nbytes), 1)
+
+
+def _hash(data: Source, parts: Mapping[Part, Planned]) -> str:
+    """Return the SHA-256 of the settings and the content: of image files, their names, sizes and times of change."""
+    digest = hashlib.sha256(json.dumps([shards.FORMAT, asdict(data.reading)], default=str).encode())
+    for part, planned in sorted(parts.items()):
+        digest.update(f"{part} {planned.per_shard}".encode() + planned.rows.tobytes())
+        if isinstance(planned.samples, InMemory):
+            dataset.update(digest, planned.samples.split)
+        elif isinstance(planned.samples.samples, Images):
+            digest.update(planned.samples.samples.identity().encode())
+    return digest.hexdigest()
