@@ -24,7 +24,7 @@ from mnist_job.pipeline.display import Display, counted
 from mnist_job.training.progress import Epoch, Progress, Restart, Start
 from tests.conftest import PROGRAM, job, tool
 
-COMMANDS = ("run", "evaluate", "config", "submit", "status", "logs", "cancel", "list", "completion")
+COMMANDS = ("run", "evaluate", "prepare", "config", "submit", "status", "logs", "cancel", "list", "completion")
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 
 

@@ -78,7 +78,7 @@ def test_metrics_that_cannot_be_published_are_refused(loss, reason):
     network = reference.build((8, 8), 10, 16, ())
     network.compile("sgd", loss)
     with pytest.raises(EvaluationError, match=f"^model.keras: {reason}"):
-        compiled_metrics(network, dataset.load_test(DATA), "model.keras")
+        compiled_metrics(network, dataset.load_test(DATA)[0], "model.keras")
 
 
 REGISTERED = """

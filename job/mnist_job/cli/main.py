@@ -183,8 +183,8 @@ _COMMANDS = {
         _prepare,
         _prepare_options,
         """\
-  mnist-job prepare --data images --test-fraction 0.2 --destination s3://bucket/images
-  mnist-job run --data s3://bucket/images
+  mnist-job prepare --data images --test-fraction 0.2 --destination shards
+  mnist-job run --data shards
 """,
     ),
     "config": Command(

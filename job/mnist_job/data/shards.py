@@ -190,9 +190,12 @@ def joined(parts: Sequence[Split]) -> Split:
 
 
 def found(place: str) -> bool:
-    """Return whether the path or URI is a folder with a manifest."""
-    filesystem, folder = files.resolve(place)
-    return files.File(filesystem, f"{folder}/{MANIFEST}").exists()
+    """Return whether the path or URI is a folder with a manifest, as far as it can be reached."""
+    try:
+        filesystem, folder = files.resolve(place)
+        return files.File(filesystem, f"{folder}/{MANIFEST}").exists()
+    except (OSError, ValueError):
+        return False
 
 
 def opened(place: str) -> Prepared:

@@ -42,7 +42,7 @@ def weighted(train: Split, class_weight: ClassWeight | None, classes: int | None
 
     Raises UsageError, as `of_each` does.
     """
-    of_class = np.bincount(train.targets, minlength=classes) if classes else np.zeros(0, np.int64)
+    of_class = np.bincount(train.targets, minlength=classes) if classes and class_weight else np.zeros(0, np.int64)
     if (each := of_each(of_class, class_weight, classes)) is None:
         return train
     weights = each[train.targets] * (1.0 if train.weights is None else train.weights)
