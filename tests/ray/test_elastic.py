@@ -70,8 +70,9 @@ def test_a_run_grows_and_shrinks_with_its_cluster_and_trains_the_same(tmp_path):
 @pytest.mark.full
 def test_a_node_that_will_be_taken_away_makes_a_checkpoint_due(tmp_path):
     with ray_head(tmp_path, "--num-cpus=1") as head, node_of(head, tmp_path):
-        flags = ("--batch-size", "1", "--workers", "2", "--checkpoint-minutes", "1000", "--address", head.address)
+        flags = ("--checkpoint-minutes", "1000", "--address", head.address)
         process = start(*RUN, *flags, cwd=tmp_path, **TOKEN)
+        wait_for(process, "2 workers have started")
         wait_for(process, "epoch ")
         within = (tmp_path / "runs/.mnist-job/checkpoints").glob
         assert list(within("*.*/manifest.json")) == []
