@@ -1,15 +1,15 @@
 """Prepared data sets for tests, written without `mnist-job prepare`."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mnist_job.data import shards
+from mnist_job.data import manifest, shards
 from mnist_job.data.arrays import Split
 from mnist_job.data.described import EXAMPLES
-from mnist_job.data.shards import Form, Manifest, Prepared, Shard
+from mnist_job.data.manifest import Form, Manifest, Shard
+from mnist_job.data.shards import Prepared
 
 
 def prepared(folder: Path, parts: Mapping[str, Split], rows: int) -> Prepared:
@@ -22,16 +22,16 @@ def prepared(folder: Path, parts: Mapping[str, Split], rows: int) -> Prepared:
             some, file = part[start : start + rows], f"{name}/{start:06}.arrow"
             content = shards.written(some)
             (folder / file).write_bytes(content)
-            written[name].append(Shard(file, len(some), hashlib.sha256(content).hexdigest()))
+            written[name].append(Shard.of(file, len(some), content))
     train = parts["train"]
     content = shards.written(train[:EXAMPLES])
     (folder / "examples.arrow").write_bytes(content)
-    manifest = Manifest(
+    made = Manifest(
         source="test",
         preparation="",
         form=Form.of(train),
         parts={name: tuple(those) for name, those in written.items()},
-        examples=Shard("examples.arrow", len(train[:EXAMPLES]), hashlib.sha256(content).hexdigest()),
+        examples=Shard.of("examples.arrow", len(train[:EXAMPLES]), content),
         of_class={
             name: tuple(np.bincount(part.targets).tolist()) if part.has_classes else () for name, part in parts.items()
         },
@@ -40,5 +40,5 @@ def prepared(folder: Path, parts: Mapping[str, Split], rows: int) -> Prepared:
         mean=float(train.inputs.mean()),
         deviation=float(train.inputs.std()),
     )
-    (folder / shards.MANIFEST).write_text(manifest.to_json())
+    (folder / manifest.FILE).write_text(made.to_json())
     return shards.opened(str(folder))

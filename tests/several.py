@@ -22,7 +22,6 @@ from mnist_job.training import optimizer
 from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Training
-from tests.passes import whole
 
 SHAPE, CLASSES, BATCH, EPOCHS, SEED = (6, 6), 3, 8, 2, 1
 UNEVEN, EVEN = 41, 40  # images: the last batch has one image, for one worker only; or each is whole
@@ -163,7 +162,7 @@ def trained(name: str, strategy: tf.distribute.Strategy, share: Share) -> dict[s
             training.advance(batches.plan(epoch), case.pause, batches.steps)
             metrics, steps = training.end()
         else:
-            metrics, steps = whole(training, batches, epoch)
+            metrics, steps = training.whole(epoch)
         losses.append(repr(metrics["loss"]))
         finite.append(steps)
     weights = [np.asarray(weight) for weight in network.get_weights()]

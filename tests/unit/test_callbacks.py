@@ -30,7 +30,6 @@ from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Training, Validation
 from mnist_job.training.progress import Epoch
 from mnist_job.usercode import function
-from tests.passes import whole
 from tests.store import RUN
 from tests.unit.here import here
 
@@ -165,7 +164,7 @@ def test_a_plateau_is_found_as_fit_finds_it(tmp_path):
     ours = []
     for epoch in range(16):
         callbacks.epoch_begin(epoch)
-        trained, validated = whole(training, batches, epoch)[0], whole(validating, validation)[0]
+        trained, validated = training.whole(epoch)[0], validating.whole(0)[0]
         ended = Epoch(
             epoch + 1,
             trained["loss"],

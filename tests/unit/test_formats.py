@@ -29,7 +29,7 @@ from mnist_job.data.formats.idx import TYPES
 from mnist_job.data.formats.known import Download
 from mnist_job.data.reading import Reading
 from mnist_job.errors import DataError, UsageError
-from mnist_job.models import saved_model
+from mnist_job.models import class_names, saved_model
 from mnist_job.storage.files import File
 
 CLASSES = ("cat", "dog", "eel")
@@ -447,16 +447,16 @@ def test_a_model_keeps_the_names_of_its_classes(tmp_path):
     """Plain Keras loads it, and an evaluation with other classes is refused."""
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     network.save(tmp_path / "plain.keras")
-    content = saved_model.with_classes((tmp_path / "plain.keras").read_bytes(), CLASSES)
+    content = class_names.added((tmp_path / "plain.keras").read_bytes(), CLASSES)
     (tmp_path / "model.keras").write_bytes(content)
     keras.saving.load_model(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as saved:
         assert json.loads(saved.read("classes.json")) == list(CLASSES)
     file = saved_model.existing(str(tmp_path / "model.keras"))
     for names in (CLASSES, None):
-        saved_model.check_classes(file, "model.keras", names)
+        class_names.check(file, "model.keras", names)
     with pytest.raises(DataError, match="class 1 is dog for the model, and bee in the data"):
-        saved_model.check_classes(file, "model.keras", ("cat", "bee", "eel"))
+        class_names.check(file, "model.keras", ("cat", "bee", "eel"))
     with pytest.raises(DataError, match="class 2 is eel for the model, and none in the data"):
-        saved_model.check_classes(file, "model.keras", ("cat", "dog"))
-    saved_model.check_classes(File(file.filesystem, str(tmp_path / "plain.keras")), "plain.keras", ("a", "b", "c"))
+        class_names.check(file, "model.keras", ("cat", "dog"))
+    class_names.check(File(file.filesystem, str(tmp_path / "plain.keras")), "plain.keras", ("a", "b", "c"))

@@ -17,7 +17,6 @@ from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Training, Validation
 from mnist_job.training.progress import Progress
 from mnist_job.training.reporter import Reporter
-from tests.passes import whole
 
 IMAGES, BATCH, CLASSES = 50, 16, 3
 
@@ -41,10 +40,10 @@ def build(split: Split, batch: int = BATCH):
 
 
 def test_every_epoch_runs_the_same_compiled_function(split):
-    training, batches, validating, validation = build(split)
+    training, _, validating, _ = build(split)
     for epoch in range(3):
-        whole(training, batches, epoch)
-        whole(validating, validation)
+        training.whole(epoch)
+        validating.whole(0)
     functions = (*training.functions, *validating.functions)
     assert [function.experimental_get_tracing_count() for function in functions] == [1, 1, 1, 1]
 

@@ -18,7 +18,6 @@ from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Validation
 from mnist_job.usercode import files as code
 from mnist_job.usercode.apart import Apart
-from tests.passes import whole
 from tests.unit.here import here
 
 SHAPES = Shapes((8, 8), 3, 255, 5)
@@ -294,7 +293,7 @@ def test_one_output_in_a_list_is_that_output(compiled):
         network.compile("sgd", "categorical_crossentropy")
     model = Compiled(network, 1e-3, EXAMPLES)
     strategy, batches = tf.distribute.get_strategy(), ResidentBatches(EXAMPLES, 16, Share(0, 1))
-    found, _ = whole(Validation(strategy, model, batches), batches)
+    found, _ = Validation(strategy, model, batches).whole(0)
     expected = keras.losses.sparse_categorical_crossentropy(EXAMPLES.targets, network.predict_on_batch(EXAMPLES.inputs))
     assert found["loss"] == pytest.approx(float(np.mean(expected)), rel=1e-5)
     assert ("accuracy" in found) != compiled

@@ -16,7 +16,6 @@ from mnist_job.training.batches import ResidentBatches, Share
 from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Training, Validation
 from tests.networks import CLASSES, MODELS, SHAPE, binary, dense, notebook
-from tests.passes import whole
 
 IMAGES, BATCH, EPOCHS = 200, 16, 16  # 13 steps an epoch, of which the last has 8 images
 
@@ -113,9 +112,9 @@ def assert_is_fit(split: Split, build: Callable, tolerance: float = 1e-5, class_
     training, validating = Training(strategy, model, update, batches), Validation(strategy, model, validation)
     ours = []
     for epoch in range(EPOCHS):
-        trained, finite_steps = whole(training, batches, epoch)
+        trained, finite_steps = training.whole(epoch)
         assert finite_steps == batches.steps
-        ours.append(trained | {f"val_{name}": value for name, value in whole(validating, validation)[0].items()})
+        ours.append(trained | {f"val_{name}": value for name, value in validating.whole(0)[0].items()})
     model.optimizer.finalize_variable_values(model.variables)
 
     history = fitted(theirs, split, batches, model.targets, class_weight)

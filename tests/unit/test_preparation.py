@@ -24,11 +24,7 @@ def planned(place: Path | str, **settings) -> Plan:
 def written(plan: Plan, folder: Path) -> list[Done]:
     """Write all shards in this process."""
     writer = Writer(fs.LocalFileSystem(), str(folder), plan.preparation)
-    return [
-        writer.write(part, number, one.samples, one.shard(number))
-        for part, one in plan.parts.items()
-        for number in range(one.shards)
-    ]
+    return [writer.write(part, number, one) for part, one in plan.parts.items() for number in range(one.shards)]
 
 
 def samples(plan: Plan, part) -> Split:

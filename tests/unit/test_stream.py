@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_job.data import shards, stream
+from mnist_job.data import manifest, shards, stream
 from mnist_job.data.arrays import Split
 from mnist_job.data.shards import Prepared
 from mnist_job.data.stream import Reader
@@ -39,14 +39,14 @@ class Batch(NamedTuple):
 def batches(reader: Reader, seed: int | None, epoch: int, first: int = 0) -> Iterator[Batch]:
     """Yield a worker's part of each batch. The inputs are compared with those of the data."""
     whole = split()
-    for piece in reader.pieces(seed, epoch, first):
-        rows = piece.inputs[:, :15].reshape(-1, 3, 5)
-        np.testing.assert_array_equal(rows, whole.inputs[piece.targets])
-        assert not piece.inputs[:, 15:].any()
-        for step in range(piece.steps):
-            mine = slice(piece.starts[step], piece.starts[step + 1])
-            assert piece.weights is not None
-            yield Batch(piece.targets[mine].tolist(), piece.weights[mine].tolist(), float(piece.shares[step]))
+    for chunk in reader.chunks(seed, epoch, first):
+        rows = chunk.inputs[:, :15].reshape(-1, 3, 5)
+        np.testing.assert_array_equal(rows, whole.inputs[chunk.targets])
+        assert not chunk.inputs[:, 15:].any()
+        for step in range(chunk.steps):
+            mine = slice(chunk.starts[step], chunk.starts[step + 1])
+            assert chunk.weights is not None
+            yield Batch(chunk.targets[mine].tolist(), chunk.weights[mine].tolist(), float(chunk.shares[step]))
 
 
 def global_batches(
@@ -76,10 +76,10 @@ def global_batches(
     st.integers(0, 2),
     st.integers(1, 2000),
 )
-def test_the_global_batches_are_the_same_for_any_workers(data, streams, window, batch_size, seed, epoch, piece_bytes):
+def test_the_global_batches_are_the_same_for_any_workers(data, streams, window, batch_size, seed, epoch, chunk_bytes):
     how = {"batch_size": batch_size, "streams": streams, "window": window}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "PIECE_BYTES", piece_bytes)
+        patch.setattr(stream, "CHUNK_BYTES", chunk_bytes)
         expected = global_batches(data, 1, seed, epoch, **how)
         assert sorted(sample for batch in expected for sample in batch) == list(range(SAMPLES))
         assert [len(batch) for batch in expected[:-1]] == [batch_size] * (len(expected) - 1)
@@ -126,15 +126,15 @@ def test_a_shard_that_is_not_the_one_of_the_manifest(tmp_path, monkeypatch, chan
     monkeypatch.setattr(shards, "FIRST_PAUSE_SECONDS", 0.0)
     reader = Reader(rewritten(tmp_path / "data", change), "train", 16, 4, 1, 0, 1)
     with pytest.raises(DataError, match=sentence):
-        list(reader.pieces(0, 0))
+        list(reader.chunks(0, 0))
     assert threading.active_count() < 20  # the threads that read have ended
 
 
 def test_an_epoch_that_is_left_early_leaves_no_thread(data):
     before = threading.active_count()
-    pieces = Reader(data, "train", 16, 4, 1, 0, 1).pieces(0, 0)
-    next(pieces)
-    pieces.close()
+    chunks = Reader(data, "train", 16, 4, 1, 0, 1).chunks(0, 0)
+    next(chunks)
+    chunks.close()
     assert threading.active_count() == before
 
 
@@ -148,7 +148,7 @@ def test_an_epoch_that_is_left_early_leaves_no_thread(data):
     ],
 )
 def test_a_manifest_that_is_none(tmp_path, text, sentence):
-    (tmp_path / shards.MANIFEST).write_text(text)
+    (tmp_path / manifest.FILE).write_text(text)
     with pytest.raises(DataError, match=sentence):
         shards.opened(str(tmp_path))
 

@@ -14,7 +14,7 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, prepared, shards, sources, stream, verify
 from mnist_job.data.arrays import Split
 from mnist_job.data.shards import Prepared
-from mnist_job.data.streams import StreamedPart
+from mnist_job.data.stream import StreamedPart
 from mnist_job.errors import DataError, UsageError
 from mnist_job.models import origin, reference
 from mnist_job.training import optimizer, pace
@@ -24,7 +24,6 @@ from mnist_job.training.compiled import Compiled
 from mnist_job.training.passes import Training
 from mnist_job.training.streamed import StreamedBatches
 from tests import prepared as written
-from tests.passes import whole
 from tests.unit.test_callbacks import Killed, train
 
 ROWS, BATCH = 60, 32
@@ -45,7 +44,7 @@ def losses(made: Batches, epochs: int) -> list[float]:
     keras.utils.set_random_seed(0)
     model = Compiled(reference.build((8, 8), 10, 16, (8,)), 1e-2, Split(*sources_examples()))
     training = Training(tf.distribute.get_strategy(), model, optimizer.update(model.optimizer, model.variables), made)
-    return [whole(training, made, epoch)[0]["loss"] for epoch in range(epochs)]
+    return [training.whole(epoch)[0]["loss"] for epoch in range(epochs)]
 
 
 def sources_examples() -> tuple[np.ndarray, np.ndarray]:
@@ -55,16 +54,16 @@ def sources_examples() -> tuple[np.ndarray, np.ndarray]:
 def in_memory(reader: stream.Reader, epoch: int) -> Split:
     """Return the samples of an epoch in its order."""
     form = reader.data.manifest.form
-    pieces = list(reader.pieces(0, epoch))
-    inputs = np.concatenate([piece.inputs[:, : form.row_bytes] for piece in pieces])
-    return Split(inputs.reshape(-1, *form.shape), np.concatenate([piece.targets for piece in pieces]))
+    chunks = list(reader.chunks(0, epoch))
+    inputs = np.concatenate([chunk.inputs[:, : form.row_bytes] for chunk in chunks])
+    return Split(inputs.reshape(-1, *form.shape), np.concatenate([chunk.targets for chunk in chunks]))
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 20_000, 1 << 24])
-def test_it_has_the_losses_of_the_same_order_in_memory(digits, monkeypatch, piece_bytes):
+@pytest.mark.parametrize("chunk_bytes", [1, 20_000, 1 << 24])
+def test_it_has_the_losses_of_the_same_order_in_memory(digits, monkeypatch, chunk_bytes):
     part = StreamedPart(digits, "train")
     order = in_memory(part.reader(BATCH, 0, 1), 0)
-    monkeypatch.setattr(stream, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(stream, "CHUNK_BYTES", chunk_bytes)
     streamed = StreamedBatches(part, BATCH, Share(0, 1), seed=0)
     resident = ResidentBatches(order, BATCH, Share(0, 1))
     assert losses(streamed, 1) == losses(resident, 1)
@@ -102,12 +101,12 @@ def test_parts_are_called_never_empty_only_if_they_never_are(digits, batch_size,
     readers = [StreamedPart(digits, "train").reader(batch_size, rank, workers) for rank in range(workers)]
     if readers[0].has_samples_in_each_batch:
         for reader in readers:
-            assert all(np.diff(piece.starts).min() > 0 for piece in reader.pieces(0, 0))
+            assert all(np.diff(chunk.starts).min() > 0 for chunk in reader.chunks(0, 0))
 
 
 def test_the_run_is_resumed_within_an_epoch_with_the_same_digits(digits, tmp_path, monkeypatch):
-    """Each piece has five steps, and each start of the run takes a few steps more than one piece."""
-    monkeypatch.setattr(stream, "PIECE_BYTES", 5 * BATCH * 64)
+    """Each chunk has five steps, and each start of the run takes a few steps more than one chunk."""
+    monkeypatch.setattr(stream, "CHUNK_BYTES", 5 * BATCH * 64)
     config = JobConfig(data=digits.place, epochs=3, batch_size=BATCH, hidden_layers=(16,), learning_rate=0.01)
     start = origin.read(config)
     undisturbed = train(config, start, tmp_path / "whole", monkeypatch)

@@ -138,10 +138,6 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _prepare_options(command: argparse.ArgumentParser) -> None:
-    parser.add_config(command)
-
-
 def _config_options(command: argparse.ArgumentParser) -> None:
     parser.add_config(command)
     parser.add_format(command, "yaml", "format of the settings; --config reads both")
@@ -181,7 +177,7 @@ _COMMANDS = {
         "write a data set as shards, which are read while a model trains",
         PrepareConfig,
         _prepare,
-        _prepare_options,
+        parser.add_config,
         """\
   mnist-job prepare --data images --test-fraction 0.2 --destination shards
   mnist-job run --data shards

@@ -40,8 +40,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, rows: slice) -> "Split":
-        """Return some of the samples, as views of the same arrays."""
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> "Split":
+        """Return some of the samples: those of a slice as views of the same arrays, those of numbers as copies."""
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weights=weights)
 

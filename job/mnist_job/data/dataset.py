@@ -100,7 +100,7 @@ def _training(
         update(digest, validation)
     else:
         holdout = {name: in_effect(config, name) for name in HOLDOUT}
-        train, validation = _divided(whole, config.model_copy(update=holdout), digest, where)
+        train, validation = _divided(whole, config, digest, where)
     if len(train) < config.batch_size:
         raise DataError(
             f"{where}: x_train: {len(train)} training images are fewer than one batch of {config.batch_size}"
@@ -117,36 +117,40 @@ def _divided(whole: Split, config: TrainingDataSettings, digest: "hashlib._Hash"
 
     For a stratified split, first move the rows for validation to the end, in place.
     """
-    fraction = config.validation_fraction
-    assert fraction is not None
-    # Quantities are divided at random, like a single class.
-    strata = whole.targets if whole.has_classes else np.zeros(len(whole), np.int32)
-    at, different = split.boundary(len(whole), fraction), len(np.unique(strata))
+    held = held_out(config, split.strata(whole.targets), where)
+    at = len(whole) - len(held)
     train, validation = whole[:at], whole[at:]
-    if not (len(train) and len(validation)):
-        raise DataError(
-            f"{where}: x_train: {len(whole)} images leave nothing for "
-            f"{'validation' if len(train) else 'training'} at --validation-fraction {fraction}"
-        )
     update(digest, train)  # before any row moves: the hash is that of the file's order
     update(digest, validation)
-    if config.validation_split == "tail":
+    there = [array for array in (whole.inputs, whole.targets, whole.weights) if array is not None]
+    split.move_to_end(there, held)
+    return train, validation
+
+
+def held_out(config: SplitSettings, strata: npt.NDArray[np.int32], where: str) -> split.Rows:
+    """Return the rows for validation, sorted. `strata` has the class of each row. Raises DataError."""
+    fraction = in_effect(config, "validation_fraction")
+    at, different = split.boundary(len(strata), fraction), len(np.unique(strata))
+    if not 0 < at < len(strata):
+        raise DataError(
+            f"{where}: x_train: {len(strata)} images leave nothing for "
+            f"{'validation' if at else 'training'} at --validation-fraction {fraction}"
+        )
+    if in_effect(config, "validation_split") == "tail":
         lacking = split.absent(strata[:at], strata[at:])
         if lacking:
             raise DataError(
-                f"{where}: y_train: the last {len(validation)} labels, its validation part, hold "
+                f"{where}: y_train: the last {len(strata) - at} labels, its validation part, hold "
                 f"{split.named(lacking)}, but the training part does not; "
                 "--validation-split stratified divides each class"
             )
-    elif at < different:
+        return np.arange(at, len(strata))
+    if at < different:
         raise DataError(
             f"{where}: x_train: {at} training images at --validation-fraction {fraction} are fewer than one of each of "
             f"{different} classes"
         )
-    else:
-        there = [array for array in (whole.inputs, whole.targets, whole.weights) if array is not None]
-        split.move_to_end(there, split.stratified(strata, len(validation), config.seed))
-    return train, validation
+    return split.stratified(strata, len(strata) - at, config.seed)
 
 
 def load_test(data: Source) -> tuple[Split, Facts]:

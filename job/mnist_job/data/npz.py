@@ -22,6 +22,7 @@ from mnist_job.storage import files
 
 CHUNK_BYTES = 1 << 20
 SMALLEST_ZIP_BYTES = 22  # in a smaller file, zipfile would seek to before its start, which pyarrow refuses
+WORD_BYTES = 8  # `batches.on_device` takes rows of such words
 ALIGNMENT_BYTES = 64  # EIGEN_MAX_ALIGN_BYTES: the alignment of TensorFlow's tensors
 MAXIMUM_CLASSES = 1_000_000  # a larger label is a mistake: the output layer would need a unit for each smaller label
 # Errors of NumPy when it parses a header, which is a Python literal.

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_job.config.settings import PrepareConfig
-from mnist_job.data import arrays, dataset, fits, shards, split
+from mnist_job.data import arrays, dataset, fits, manifest, split
 from mnist_job.data.arrays import Split
 from mnist_job.data.formats.images import Images
-from mnist_job.data.formats.whole import Samples, WholeParts
+from mnist_job.data.formats.whole import WholeParts
 from mnist_job.data.reading import Part
 from mnist_job.data.sources import Parts, Source
-from mnist_job.errors import DataError
 
 SHUFFLE_SEED = 0  # not --seed: each epoch has an order of its own
 Rows = npt.NDArray[np.int64]
@@ -28,16 +27,20 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Unread:
-    """Samples that are read when they are needed: image files."""
+    """Image files, which are read when they are needed."""
 
-    samples: Samples
+    images: Images
     targets: npt.NDArray[Any]
     part: Part
     where: str
 
     def read(self, rows: Rows) -> Split:
         """Read these samples. Raises DataError."""
-        return arrays.part((self.samples.inputs(rows), self.targets[rows]), self.part, self.where)
+        return arrays.part((self.images.inputs(rows), self.targets[rows]), self.part, self.where)
+
+    def update(self, digest: "hashlib._Hash") -> None:
+        """Add the names of the files to the hash, with their sizes and the times of their last change."""
+        digest.update(self.images.identity().encode())
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,18 @@ class InMemory:
 
     split: Split
 
+    @property
+    def targets(self) -> npt.NDArray[Any]:
+        """The targets of all samples."""
+        return self.split.targets
+
     def read(self, rows: Rows) -> Split:
         """Return copies of these samples."""
-        weights = None if self.split.weights is None else self.split.weights[rows]
-        return Split(self.split.inputs[rows], self.split.targets[rows], weights, self.split.one_hot)
+        return self.split[rows]
+
+    def update(self, digest: "hashlib._Hash") -> None:
+        """Add the content to the hash."""
+        dataset.update(digest, self.split)
 
 
 @dataclass(frozen=True)
@@ -92,15 +103,16 @@ def plan(config: PrepareConfig, data: Source) -> Plan:
     if "val" in found:
         dataset.check_no_split(config, data.place)
     else:
-        chosen, held = _divided(config, _targets(train)[chosen], chosen, data.place)
-        found["val"] = train, held
+        held = dataset.held_out(config, split.strata(train.targets[chosen]), data.place)
+        found["val"] = train, chosen[held]
+        chosen = np.delete(chosen, held)
     order = np.random.default_rng((SHUFFLE_SEED, len(chosen))).permutation(len(chosen))
     found["train"] = train, chosen[order]
     per_shard = _per_shard(train.read(chosen[:1]), config.shard_megabytes)
     parts = {part: Planned(samples, rows, per_shard) for part, (samples, rows) in found.items()}
-    of_class = _targets(train)[chosen]
+    of_training = train.targets[chosen]
     for part in ("val", "test"):
-        fits.check_classes(_targets(parts[part].samples)[parts[part].rows], of_class, data.place, part)
+        fits.check_classes(parts[part].samples.targets[parts[part].rows], of_training, data.place, part)
     return Plan(parts, names, _hash(data, parts))
 
 
@@ -117,36 +129,14 @@ def _found(opened: Parts, part: Part, where: str) -> tuple[Unread | InMemory, Ro
     return InMemory(whole), np.arange(len(whole))
 
 
-def _targets(samples: Unread | InMemory) -> npt.NDArray[Any]:
-    return samples.targets if isinstance(samples, Unread) else samples.split.targets
-
-
-def _divided(config: PrepareConfig, targets: npt.NDArray[Any], chosen: Rows, where: str) -> tuple[Rows, Rows]:
-    settings = {name: dataset.in_effect(config, name) for name in dataset.HOLDOUT}
-    at = split.boundary(len(targets), settings["validation_fraction"])
-    if not 0 < at < len(targets):
-        raise DataError(f"{where}: --validation-fraction {settings['validation_fraction']:g} leaves a part empty")
-    if settings["validation_split"] == "tail":
-        return chosen[:at], chosen[at:]
-    is_class = targets.dtype.kind in "iu" and targets.ndim == 1
-    strata = targets.astype(np.int32) if is_class else np.zeros(len(targets), np.int32)
-    if at < len(np.unique(strata)):
-        raise DataError(f"{where}: {at} training images are fewer than one of each class")
-    held = split.stratified(strata, len(targets) - at, config.seed)
-    return np.delete(chosen, held), chosen[held]
-
-
 def _per_shard(sample: Split, megabytes: float) -> int:
     return max(int(megabytes * 1e6) // int(sample.inputs[0].nbytes), 1)
 
 
 def _hash(data: Source, parts: Mapping[Part, Planned]) -> str:
-    """Return the SHA-256 of the settings and the content: of image files, their names, sizes and times of change."""
-    digest = hashlib.sha256(json.dumps([shards.FORMAT, asdict(data.reading)], default=str).encode())
+    """Return the SHA-256 of the settings and the content."""
+    digest = hashlib.sha256(json.dumps([manifest.FORMAT, asdict(data.reading)], default=str).encode())
     for part, planned in sorted(parts.items()):
         digest.update(f"{part} {planned.per_shard}".encode() + planned.rows.tobytes())
-        if isinstance(planned.samples, InMemory):
-            dataset.update(digest, planned.samples.split)
-        elif isinstance(planned.samples.samples, Images):
-            digest.update(planned.samples.samples.identity().encode())
+        planned.samples.update(digest)
     return digest.hexdigest()

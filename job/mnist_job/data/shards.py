@@ -1,4 +1,4 @@
-"""A prepared data set: shards with the rows of each part, and a manifest that describes them.
+"""The shards of a prepared data set: files with the rows of each part, which are verified as they are read.
 
 A shard is an Arrow IPC file with one record batch, compressed by LZ4. For MNIST, LZ4 makes 0.29 of the bytes, and
 10,000 images are read in 3 ms; without compression it is 1.4 ms, with Zstandard 0.21 and 8 ms, and Parquet with
@@ -6,11 +6,9 @@ Zstandard needs 14 ms. A step of training is slower than all of them, and a netw
 are decoded numbers, because decoding images would slow every epoch.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,114 +16,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from mnist_job.data import manifest
 from mnist_job.data.arrays import Split
+from mnist_job.data.manifest import Manifest, Shard
 from mnist_job.errors import DataError, one_line
 from mnist_job.storage import files
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 ATTEMPTS = 3  # an object store may answer with an error, or with a body that ends too early
 FIRST_PAUSE_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file of rows: its path relative to the manifest, the number of its rows, and the SHA-256 of its content."""
-
-    file: str
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Form:
-    """What every row of a prepared data set looks like.
-
-    Attributes:
-        shape: the shape of a sample's inputs.
-        dtype: their NumPy type.
-        targets: the shape of a sample's targets: () for a class or a quantity, (K,) for several quantities.
-        has_classes: whether the targets are class numbers (int32) and not quantities (float32).
-        has_weights: whether each sample has a weight in the loss.
-        one_hot: the number of classes if the targets were one-hot rows at first, as in `Split`.
-
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    targets: tuple[int, ...] = ()
-    has_classes: bool = True
-    has_weights: bool = False
-    one_hot: int = 0
-
-    @classmethod
-    def of(cls, split: Split) -> "Form":
-        """Return the form of these samples."""
-        return cls(
-            split.inputs.shape[1:],
-            split.inputs.dtype.str,
-            split.targets.shape[1:],
-            split.has_classes,
-            split.weights is not None,
-            split.one_hot,
-        )
-
-    def empty(self, rows: int) -> Split:
-        """Return so many samples without content."""
-        return Split(
-            np.empty((rows, *self.shape), self.dtype),
-            np.empty((rows, *self.targets), np.int32 if self.has_classes else np.float32),
-            np.empty(rows, np.float32) if self.has_weights else None,
-            self.one_hot,
-        )
-
-    @property
-    def row_bytes(self) -> int:
-        """The size of a sample's inputs in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The description of a prepared data set.
-
-    Attributes:
-        source: what it was prepared from, for people.
-        preparation: the hash of all that it was prepared from.
-        form: what every row looks like.
-        parts: the shards of `train`, `val` and `test`.
-        examples: a file like a shard, with a few training samples.
-        of_class: for each part, the number of samples of each class; empty if the targets are quantities.
-        names: the names of the classes, or None.
-        scale: the largest absolute value of the training inputs.
-        mean: the mean of the training inputs.
-        deviation: their standard deviation.
-
-    """
-
-    source: str
-    preparation: str
-    form: Form
-    parts: dict[str, tuple[Shard, ...]]
-    examples: Shard
-    of_class: dict[str, tuple[int, ...]]
-    names: tuple[str, ...] | None
-    scale: float
-    mean: float
-    deviation: float
-
-    def to_json(self) -> str:
-        """Return the content of the manifest file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of the manifest, which has those of all shards: the identity of the data."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    def samples(self, part: str) -> int:
-        """Return the number of samples of a part."""
-        return sum(shard.rows for shard in self.parts[part])
 
 
 @dataclass(frozen=True)
@@ -143,10 +41,9 @@ class Prepared:
         content = self._verified(shard, where)
         batch = pa.ipc.open_file(pa.py_buffer(content)).get_batch(0)
         form = self.manifest.form
-        targets = np.int32 if form.has_classes else np.float32
         return Split(
             _array(batch, "inputs", np.dtype(form.dtype), form.shape),
-            _array(batch, "targets", np.dtype(targets), form.targets),
+            _array(batch, "targets", form.target_dtype, form.targets),
             _array(batch, "weights", np.dtype(np.float32), ()) if form.has_weights else None,
             form.one_hot,
         )
@@ -167,7 +64,7 @@ class Prepared:
             except OSError as error:
                 fault, cause = f"cannot be read: {one_line(error, 200)}", error
             else:
-                if hashlib.sha256(content).hexdigest() == shard.sha256:
+                if Shard.of(shard.file, shard.rows, content) == shard:
                     return content
                 fault, cause = "is not the shard that the manifest describes; prepare the data set again", None
             if attempt < ATTEMPTS:
@@ -193,7 +90,7 @@ def found(place: str) -> bool:
     """Return whether the path or URI is a folder with a manifest, as far as it can be reached."""
     try:
         filesystem, folder = files.resolve(place)
-        return files.File(filesystem, f"{folder}/{MANIFEST}").exists()
+        return files.File(filesystem, f"{folder}/{manifest.FILE}").exists()
     except (OSError, ValueError):
         return False
 
@@ -203,36 +100,10 @@ def opened(place: str) -> Prepared:
     where = files.shown(place)
     try:
         filesystem, folder = files.resolve(place)
-        text = files.File(filesystem, f"{folder}/{MANIFEST}").read()
+        text = files.File(filesystem, f"{folder}/{manifest.FILE}").read()
     except (OSError, ValueError) as error:
-        raise DataError(f"{where}: its {MANIFEST} cannot be read: {one_line(error, 200)}") from error
-    try:
-        content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise DataError(
-                f"{where}/{MANIFEST}: has format {content['format']}, and this program reads {FORMAT}; "
-                "prepare the data set again"
-            )
-        manifest = _manifest(content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}/{MANIFEST}: is no manifest of a prepared data set, or is damaged") from error
-    return Prepared(filesystem, folder, where, manifest)
-
-
-def _manifest(content: dict[str, Any]) -> Manifest:
-    form = content["form"]
-    return Manifest(
-        source=content["source"],
-        preparation=content["preparation"],
-        form=Form(**form | {"shape": tuple(form["shape"]), "targets": tuple(form["targets"])}),
-        parts={name: tuple(Shard(**shard) for shard in part) for name, part in content["parts"].items()},
-        examples=Shard(**content["examples"]),
-        of_class={name: tuple(counts) for name, counts in content["of_class"].items()},
-        names=content["names"] and tuple(content["names"]),
-        scale=content["scale"],
-        mean=content["mean"],
-        deviation=content["deviation"],
-    )
+        raise DataError(f"{where}: its {manifest.FILE} cannot be read: {one_line(error, 200)}") from error
+    return Prepared(filesystem, folder, where, Manifest.read(text, f"{where}/{manifest.FILE}"))
 
 
 def written(split: Split, about: Mapping[str, str] = MappingProxyType({})) -> bytes:
@@ -248,11 +119,6 @@ def written(split: Split, about: Mapping[str, str] = MappingProxyType({})) -> by
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
-
-
-def sha256(content: bytes) -> str:
-    """Return the SHA-256 of the content of a file, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def described(content: bytes) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from mnist_job.usercode.function import Function
 
 FUNCTION_SEED = 0  # not --seed: the data are the same for all seeds
 NOTHING = Reading()
+ALL = [field.name for field in fields(Reading)]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Source:
         """The prepared data set at this place, or None if there is none. Raises DataError for a damaged manifest."""
         if self.function is not None or self.text in DATA_SETS or not shards.found(self.text):
             return None
-        recognized.check_unused(self.reading, self.place, "a prepared data set", tuple(recognized.FLAGS))
+        self.reading.check_unused(ALL, self.place, "a prepared data set")
         return shards.opened(self.text)
 
     @contextmanager
@@ -63,7 +64,7 @@ class Source:
             yield recognized.opened(self.text, self.reading) or NpzParts(self.text, self.reading)
             return
         what = "a function" if self.function else "a data set by name"
-        recognized.check_unused(self.reading, self.place, what, tuple(recognized.FLAGS))
+        self.reading.check_unused(ALL, self.place, what)
         if self.function is None:
             yield known.Known(self.text)
         else:

@@ -27,6 +27,12 @@ def boundary(images: int, fraction: float) -> int:
     return math.floor(images * (1 - fraction))
 
 
+def strata(targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the class of each sample. Quantities are divided at random, so they are one class here."""
+    is_class = targets.ndim == 1 and targets.dtype.kind in "iu"
+    return targets if is_class else np.zeros(len(targets), np.int32)
+
+
 def stratified(labels: Labels, held: int, seed: int) -> Rows:
     """Choose `held` images for validation at random, from each class in proportion. Return their rows, sorted.
 

@@ -1,8 +1,8 @@
 """Read a worker's samples of a prepared data set, ahead of the training.
 
-Memory: for each stream of the worker, the window in use and the next one are held as arrays. Then there is the piece in
+Memory: for each stream of the worker, the window in use and the next one are held as arrays. Then there is the chunk in
 use, the next one, and the one after it that is being put together. With shards of 8 MiB, a window of one shard, 24
-streams and two workers, these are at most 24 / 2 * 2 * 8 = 192 MiB for the windows, and three times PIECE_BYTES.
+streams and two workers, these are at most 24 / 2 * 2 * 8 = 192 MiB for the windows, and three times CHUNK_BYTES.
 """
 
 import math
@@ -15,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_job.data.arrays import Split, Targets, Weights
-from mnist_job.data.npz import aligned_empty
-from mnist_job.data.order import Order, Window
-from mnist_job.data.shards import Form, Prepared, Shard, joined
+from mnist_job.data.manifest import Shard
+from mnist_job.data.npz import WORD_BYTES, aligned_empty
+from mnist_job.data.order import Order, Rows, Window
+from mnist_job.data.shards import Prepared, joined
 
-PIECE_BYTES = 16 << 20
+CHUNK_BYTES = 16 << 20
 READERS = 4  # threads that read shards: several requests to an object store wait at the same time
-WORD_BYTES = 8  # `batches.on_device` takes rows of such words
+STREAMS = 24  # divisible by 2, 3, 4, 6, 8 and 12 workers, which then get the same number of streams
+WINDOW = 1  # the rows of a shard are permuted; a batch has rows of 24 shards, which lie in random order
 
 Item = TypeVar("Item")
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """A worker's samples of some consecutive batches, one batch after another.
 
     Attributes:
@@ -96,51 +98,56 @@ class Reader:
         return smallest * least / self.samples > 2 * streams
 
     @property
-    def steps_of_a_piece(self) -> int:
-        """The number of batches of a piece, which is the same for any number of workers."""
-        return max(PIECE_BYTES // (self.batch_size * self.data.manifest.form.row_bytes), 1)
+    def steps_of_a_chunk(self) -> int:
+        """The number of batches of a chunk, which is the same for any number of workers."""
+        return max(CHUNK_BYTES // (self.batch_size * self.data.manifest.form.row_bytes), 1)
 
-    def pieces(self, seed: int | None, epoch: int, first: int = 0) -> Iterator[Piece]:
-        """Yield the pieces of an epoch from the step `first` on, each read while the one before it is used.
+    def chunks(self, seed: int | None, epoch: int, first: int = 0) -> Iterator[Chunk]:
+        """Yield the chunks of an epoch from the step `first` on, each read while the one before it is used.
 
         Raises DataError if a shard is missing or is not the one in the manifest.
         """
         rows = [shard.rows for shard in self.data.manifest.parts[self.part]]
         order = Order(rows, self.streams, self.window, seed, epoch)
         with ThreadPoolExecutor(READERS) as readers:
-            yield from _ahead(self._pieces(order, first, readers))
+            yield from _ahead(self._chunks(order, first, readers))
 
-    def _pieces(self, order: Order, first: int, readers: ThreadPoolExecutor) -> Iterator[Piece]:
+    def _chunks(self, order: Order, first: int, readers: ThreadPoolExecutor) -> Iterator[Chunk]:
         mine = order.of_worker(self.rank, self.workers)
         reached = order.reached(first * self.batch_size).tolist()
         part = self.data.manifest.parts[self.part]
         cursors = {stream: _Cursor(self.data, part, order.windows(stream, reached[stream]), readers) for stream in mine}
-        for step in range(first, self.steps, self.steps_of_a_piece):
-            stop = min(step + self.steps_of_a_piece, self.steps)
+        for step in range(first, self.steps, self.steps_of_a_chunk):
+            stop = min(step + self.steps_of_a_chunk, self.steps)
             streams, positions = order.merged(step * self.batch_size, min(stop * self.batch_size, self.samples))
             is_mine = (streams >= mine.start) & (streams < mine.stop)
-            yield self._piece(step, is_mine, streams[is_mine], positions[is_mine], cursors)
+            yield self._chunk(step, is_mine, streams[is_mine], positions[is_mine], cursors)
 
-    def _piece(
+    def _chunk(
         self,
         step: int,
         is_mine: npt.NDArray[np.bool_],
-        streams: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
+        streams: Rows,
+        positions: Rows,
         cursors: dict[int, "_Cursor"],
-    ) -> Piece:
+    ) -> Chunk:
         batches = np.arange(0, len(is_mine), self.batch_size)
         sizes = np.add.reduceat(np.ones(len(is_mine), np.int64), batches)
         counts = np.add.reduceat(is_mine.astype(np.int64), batches)
-        form = self.data.manifest.form
-        found = form.empty(len(streams))
-        inputs = aligned_empty((len(streams), -(-form.row_bytes // WORD_BYTES) * WORD_BYTES), np.uint8)
+        form, samples = self.data.manifest.form, len(streams)
+        inputs = aligned_empty((samples, form.words * WORD_BYTES), np.uint8)
         inputs[:, form.row_bytes :] = 0
+        targets = np.empty((samples, *form.targets), form.target_dtype)
+        weights = np.empty(samples, np.float32) if form.has_weights else None
         for stream, cursor in cursors.items():
             at = np.flatnonzero(streams == stream)
-            cursor.fill(inputs, found, at, positions[at], form)
+            for places, split, rows in cursor.found(at, positions[at]):
+                inputs[places, : form.row_bytes] = _bytes(split.inputs)[rows]
+                targets[places] = split.targets[rows]
+                if weights is not None and split.weights is not None:
+                    weights[places] = split.weights[rows]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        return Piece(step, inputs, found.targets, found.weights, starts, (counts / sizes).astype(np.float32))
+        return Chunk(step, inputs, targets, weights, starts, (counts / sizes).astype(np.float32))
 
 
 class _Cursor:
@@ -153,34 +160,24 @@ class _Cursor:
         self._windows, self._readers = windows, readers
         self._next = self._submitted()
         self._window: Window | None = None
-        self._rows: Split
+        self._split: Split
 
-    def fill(
-        self,
-        inputs: npt.NDArray[np.uint8],
-        found: Split,
-        at: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
-        form: Form,
-    ) -> None:
-        """Copy the rows at consecutive `positions` of the stream to the places `at` of the arrays."""
+    def found(self, at: Rows, positions: Rows) -> Iterator[tuple[Rows, Split, Rows]]:
+        """Find the rows at consecutive `positions` of the stream, which belong to the places `at`.
+
+        Yield, for each window that has some of them, their places, the samples of the window, and their rows there.
+        """
         done = 0
         while done < len(positions):
             window = self._window_of(int(positions[done]))
-            last = window.first + len(window.order)
-            number = int(np.searchsorted(positions[done:], last))
-            rows = window.order[positions[done : done + number] - window.first]
-            places = at[done : done + number]
-            inputs[places, : form.row_bytes] = _bytes(self._rows.inputs)[rows]
-            found.targets[places] = self._rows.targets[rows]
-            if found.weights is not None and self._rows.weights is not None:
-                found.weights[places] = self._rows.weights[rows]
-            done += number
+            stop = done + int(np.searchsorted(positions[done:], window.first + len(window.order)))
+            yield at[done:stop], self._split, window.order[positions[done:stop] - window.first]
+            done = stop
 
     def _window_of(self, position: int) -> Window:
         while self._window is None or position >= self._window.first + len(self._window.order):
             assert self._next is not None
-            self._window, self._rows = self._next.result()
+            self._window, self._split = self._next.result()
             self._next = self._submitted()
         return self._window
 
@@ -204,3 +201,37 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
         while (item := following.result()) is not None:
             following = thread.submit(next, items, None)
             yield item
+
+
+@dataclass(frozen=True)
+class StreamedPart:
+    """A part of a prepared data set.
+
+    Attributes:
+        prepared: the data set.
+        part: the name of the part.
+        class_weights: the weight of each class in the loss, or None.
+
+    """
+
+    prepared: Prepared
+    part: str
+    class_weights: npt.NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return self.prepared.manifest.samples(self.part)
+
+    @property
+    def streams(self) -> int:
+        """The number of streams, and so of the most workers that can read it."""
+        return min(STREAMS, len(self.prepared.manifest.parts[self.part]))
+
+    def reader(self, batch_size: int, rank: int, workers: int) -> Reader:
+        """Return the reader of a worker."""
+        return Reader(self.prepared, self.part, batch_size, self.streams, WINDOW, rank, workers)
+
+    def weights_of(self, chunk: Chunk) -> npt.NDArray[np.float32]:
+        """Return the weights of samples: their own, multiplied by those of their classes."""
+        own: Any = 1.0 if chunk.weights is None else chunk.weights
+        classes: Any = 1.0 if self.class_weights is None else self.class_weights[chunk.targets]
+        return np.asarray(own * classes, np.float32)

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import ray.data
 from pyarrow import fs
+from pydantic import TypeAdapter
 
 from mnist_job.data import shards
 from mnist_job.data.arrays import Split
-from mnist_job.data.preparation import InMemory, Plan, Unread
+from mnist_job.data.manifest import Shard
+from mnist_job.data.preparation import Plan, Planned
 from mnist_job.data.reading import Part
-from mnist_job.data.shards import Shard
 from mnist_job.errors import DataError, JobError, one_line
 from mnist_job.storage.files import File
 
@@ -51,11 +52,6 @@ class Sums:
         of_class = tuple(np.bincount(split.targets).tolist()) if split.has_classes else ()
         return cls(of_class, float(abs(numbers).max()), float(numbers.sum()), float(numbers @ numbers), len(numbers))
 
-    @classmethod
-    def read(cls, content: dict[str, Any]) -> "Sums":
-        """Return them from JSON."""
-        return cls(**content | {"of_class": tuple(content["of_class"])})
-
 
 @dataclass(frozen=True)
 class Done:
@@ -82,8 +78,9 @@ class Writer:
     folder: str
     preparation: str
 
-    def write(self, part: Part, number: int, samples: Unread | InMemory, rows: Any) -> Done:
-        """Write a shard, unless it is there already. It appears whole, or not at all. Raises DataError."""
+    def write(self, part: Part, number: int, planned: Planned) -> Done:
+        """Write a shard of a part, unless it is there already. It appears whole, or not at all. Raises DataError."""
+        rows = planned.shard(number)
         name = f"{part}/{number:06}.arrow"
         file = File(self.filesystem, f"{self.folder}/{name}")
         if file.exists():
@@ -91,21 +88,19 @@ class Writer:
             about = self._about(content)
             if about.get(PREPARATION) != self.preparation:
                 raise DataError(f"{file.path}: is not a shard of this data set; choose another destination")
-            sums = Sums.read(json.loads(about[SUMS]))
+            sums = TypeAdapter(Sums).validate_json(about[SUMS])
         else:
-            split = samples.read(rows)
+            split = planned.samples.read(rows)
             sums = Sums.of(split)
             content = shards.written(split, {PREPARATION: self.preparation, SUMS: json.dumps(asdict(sums))})
             self.put(name, content)
-        return Done(part, number, Shard(name, len(rows), shards.sha256(content)), sums)
+        return Done(part, number, Shard.of(name, len(rows), content), sums)
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file that is not there. It appears whole, or not at all."""
         path = f"{self.folder}/{name}"
         self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(f"{path}.new") as stream:
-            stream.write(content)
-        self.filesystem.move(f"{path}.new", path)
+        File(self.filesystem, path).write(content)
 
     def _about(self, content: bytes) -> dict[str, str]:
         try:
@@ -116,26 +111,23 @@ class Writer:
 
 def written(plan: Plan, writer: Writer, *, verbose: bool) -> Iterator[Done]:
     """Write all shards, and yield each one when it is there, in any order. Raises DataError."""
-    there = {part: ray.put(planned.samples) for part, planned in plan.parts.items()}
+    there = {part: ray.put(planned) for part, planned in plan.parts.items()}
     tasks = [{"part": part, "number": n} for part, planned in plan.parts.items() for n in range(planned.shards)]
-    rows = {part: ray.put(planned.rows) for part, planned in plan.parts.items()}
-    sizes = {part: planned.per_shard for part, planned in plan.parts.items()}
 
     def write(task: dict[str, Any]) -> dict[str, str]:
         part, number = task["part"], int(task["number"])
-        mine = ray.get(rows[part])[number * sizes[part] : (number + 1) * sizes[part]]
         try:
-            return {"done": json.dumps(asdict(writer.write(part, number, ray.get(there[part]), mine)))}
+            done = writer.write(part, number, ray.get(there[part]))
+            return {"done": json.dumps(asdict(done)), "refused": ""}
         except JobError as error:  # Ray Data would wrap it in a traceback of several processes
-            return {"done": json.dumps({"refused": str(error)})}
+            return {"done": "", "refused": str(error)}
         except OSError as error:
-            return {"done": json.dumps({"refused": f"{writer.folder}: cannot be written: {one_line(error, 200)}"})}
+            return {"done": "", "refused": f"{writer.folder}: cannot be written: {one_line(error, 200)}"}
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     for row in ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(write).iter_rows():
-        found = json.loads(row["done"])
-        if "refused" in found:
-            raise DataError(found["refused"])
-        yield Done(found["part"], found["number"], Shard(**found["shard"]), Sums.read(found["sums"]))
+        if row["refused"]:
+            raise DataError(row["refused"])
+        yield TypeAdapter(Done).validate_json(row["done"])

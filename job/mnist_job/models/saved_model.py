@@ -3,12 +3,10 @@
 No code from the model is run: a Lambda layer, or a class that is not Keras's, is refused.
 """
 
-import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ import numpy.typing as npt
 
 from mnist_job.data.arrays import Inputs
 from mnist_job.data.fits import shape_text
-from mnist_job.errors import DataError, EvaluationError, UsageError, one_line
+from mnist_job.errors import EvaluationError, UsageError, one_line
 from mnist_job.storage import files
 
 if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
@@ -28,7 +26,6 @@ BATCH_VALUES = 10_000_000  # at most so many probabilities in a batch (40 MB), f
 MOST_OF_NAME, MOST_OF_REASON = 120, 165  # characters; the whole line then has less than 300
 # How far the sum of a row of probabilities may be from 1. A bfloat16 number has an error of up to 0.4 %.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.02
-CLASSES = "classes.json"
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -51,33 +48,6 @@ def existing(place: str) -> files.File:
         text = one_line(str(error).replace(place, shown), MOST_OF_REASON)
         raise UsageError(f"--model {shown}: cannot be read: {text}") from error
     raise UsageError(f"--model {shown}: {'is a folder; give a .keras file' if is_folder else 'no such file'}")
-
-
-def with_classes(content: bytes, names: Sequence[str]) -> bytes:
-    """Return the content of a .keras file with the names of its classes. Keras ignores this member of the archive."""
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(CLASSES, json.dumps(list(names)))
-    return file.getvalue()
-
-
-def check_classes(model: files.File, shown: str, names: Sequence[str] | None) -> None:
-    """Check that the classes of a model have the same names as those of the data, if both have names.
-
-    With other names, or in another order, every answer would be taken for another class. Raises DataError.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(model.read())) as archive:
-            saved = json.loads(archive.read(CLASSES))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # the evaluation says what is wrong with the file
-        return
-    if names is not None and saved != list(names):
-        first = next(number for number, pair in enumerate(zip_longest(saved, names)) if pair[0] != pair[1])
-        ours, theirs = ((those[first] if first < len(those) else "none") for those in (saved, names))
-        raise DataError(
-            f"--model {shown}: its classes are not those of the data: class {first} is {ours} for the model, and "
-            f"{theirs} in the data"
-        )
 
 
 def load(file: Path, name: str, *, compiled: bool = False) -> "keras.Model":

@@ -21,8 +21,8 @@ from mnist_job.errors import (
 )
 from mnist_job.evaluation.task import Candidate, Evaluator
 from mnist_job.log import Log
+from mnist_job.models import class_names, saved_model
 from mnist_job.models import origin as origins
-from mnist_job.models import saved_model
 from mnist_job.pipeline import checks, delivery, gates, train
 from mnist_job.pipeline.stages import Run
 from mnist_job.report import page
@@ -102,7 +102,7 @@ def evaluate(config: EvaluateConfig, log: Log, *, dry_run: bool = False) -> None
             candidate = Candidate(model, files.shown(config.model), None, trusted, own.registering if trusted else ())
         with this.stage("data", DataError, "reading the data"), Apart(own) as apart:
             checked = checks.data(apart, data, dataset.check_test, data)
-            saved_model.check_classes(model, files.shown(config.model), checked[1])
+            class_names.check(model, files.shown(config.model), checked[1])
         with _cluster(this):
             if dry_run:
                 log.info("all checks passed; nothing was evaluated")

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from pyarrow import fs
 
 from mnist_job.config.settings import PrepareConfig
-from mnist_job.data import preparation, shards, sources
+from mnist_job.data import manifest, preparation, shards, sources
 from mnist_job.data.described import EXAMPLES
+from mnist_job.data.manifest import Form, Manifest, Shard
 from mnist_job.data.preparation import Plan
 from mnist_job.data.reading import Part, Reading
-from mnist_job.data.shards import Form, Manifest, Shard
 from mnist_job.distributed import cluster, preparing
 from mnist_job.distributed.preparing import Done, Writer
 from mnist_job.errors import DataError, UsageError, one_line
 from mnist_job.log import Log
 from mnist_job.storage import files
 
-OURS = ("train", "val", "test", "examples.arrow", shards.MANIFEST)
+OURS = ("train", "val", "test", "examples.arrow", manifest.FILE)
 TOLD_EACH = 10  # a line for each tenth of the shards
 
 
@@ -44,11 +44,11 @@ def prepare(config: PrepareConfig, log: Log) -> None:
         writer = Writer(filesystem, folder, plan.preparation)
         with cluster.connected(config):
             done = _told(preparing.written(plan, writer, verbose=config.verbose), plan, log)
-        manifest = _manifest(plan, done, source.place, _examples(plan, writer))
-        writer.put(shards.MANIFEST, manifest.to_json().encode())
+        made = _manifest(plan, done, source.place, _examples(plan, writer))
+        writer.put(manifest.FILE, made.to_json().encode())
     except OSError as error:
         raise DataError(f"{shown}: cannot be written: {one_line(error, 200)}") from error
-    counts = ", ".join(f"{manifest.samples(part):,} {part}" for part in manifest.parts)
+    counts = ", ".join(f"{made.samples(part):,} {part}" for part in made.parts)
     log.result(f"prepared {source.place} in {len(done):,} shards ({counts}): {shown}", prepared=shown)
 
 
@@ -78,7 +78,7 @@ def _examples(plan: Plan, writer: Writer) -> tuple[Shard, Form]:
     split = train.samples.read(train.rows[:EXAMPLES])
     content = shards.written(split)
     writer.put("examples.arrow", content)
-    return Shard("examples.arrow", len(split), shards.sha256(content)), Form.of(split)
+    return Shard.of("examples.arrow", len(split), content), Form.of(split)
 
 
 def _manifest(plan: Plan, done: Sequence[Done], place: str, examples: tuple[Shard, Form]) -> Manifest:

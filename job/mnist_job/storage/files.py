@@ -50,6 +50,12 @@ def resolve(place: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+def listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """Return what is in a folder, by name, without hidden files. Raises OSError."""
+    found = filesystem.get_file_info(fs.FileSelector(folder))
+    return sorted((entry for entry in found if not entry.base_name.startswith(".")), key=lambda entry: entry.base_name)
+
+
 @dataclass(frozen=True)
 class File:
     """A file or folder on a file system. `content` is the file's content, if it was already read."""
@@ -72,6 +78,12 @@ class File:
             return self.content
         with self.filesystem.open_input_stream(self.path) as stream:
             return bytes(stream.read())
+
+    def write(self, content: bytes) -> None:
+        """Write the file, and replace it if it exists. It appears whole, or not at all. Raises OSError."""
+        with self.filesystem.open_output_stream(f"{self.path}.new") as stream:
+            stream.write(content)
+        self.filesystem.move(f"{self.path}.new", self.path)
 
     def is_folder(self) -> bool:
         """Return whether it exists and is a folder."""

@@ -87,10 +87,7 @@ class RunFolder(Place):
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file into the work folder, completely or not at all. Raises OSError."""
-        path = f"{self.work}/{name}"
-        with self.filesystem.open_output_stream(f"{path}.new") as stream:
-            stream.write(content)
-        self.filesystem.move(f"{path}.new", path)
+        files.File(self.filesystem, f"{self.work}/{name}").write(content)
 
     def event_files(self, place: str) -> dict[str, files.File]:
         """Return TensorBoard's folder in `work` or `final` as an argument for `publish`, empty if there is none."""

@@ -27,6 +27,7 @@ _YOUNG_SECONDS = 60
 
 # Patterns of paths relative to the run's folder. The path of a folder ends with `/`.
 _TENSORBOARD = r"tensorboard/((train|validation)/(events[^/]*)?)?"
+_CHECKPOINT = rf"\d{{7}}(\.\d{{9,}})?-{RUN}"
 _CHECKPOINT_FILE = (
     r"((model\.keras|(optimizer|middle)\.npz|(history|training|manifest)\.json|callbacks\.pickle)(\.new)?)?"
 )
@@ -34,7 +35,7 @@ _RESULT = rf"(\.mnist-job|outcome\.json|metrics\.prom|report\.html|history\.csv|
 _WORK = (
     r"lock|(run\.json|\.mnist-job|probe)(\.new)?|"
     rf"lease/({RUN}\.(announced|held))?|"
-    rf"checkpoints/(\d{{7}}(\.\d{{9,}})?-{RUN}/{_CHECKPOINT_FILE})?|"
+    rf"checkpoints/({_CHECKPOINT}/{_CHECKPOINT_FILE})?|"
     rf"{_TENSORBOARD}|"
     rf"ray-{RUN}/.*|"  # Ray Train's own records: it chooses the names of the files
     rf"(new|old)/({_RESULT})?"
@@ -45,7 +46,7 @@ Ours = Callable[[str], object]
 in_a_result: Ours = re.compile(_RESULT).fullmatch
 in_work: Ours = re.compile(_WORK).fullmatch
 in_a_checkpoint: Ours = re.compile(_CHECKPOINT_FILE).fullmatch
-is_checkpoint: Ours = re.compile(rf"\d{{7}}(\.\d{{9,}})?-{RUN}").fullmatch
+is_checkpoint: Ours = re.compile(_CHECKPOINT).fullmatch
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_job.data.arrays import Inputs, Split
-from mnist_job.data.npz import ALIGNMENT_BYTES, aligned_empty
-from mnist_job.data.stream import WORD_BYTES
+from mnist_job.data.npz import ALIGNMENT_BYTES, WORD_BYTES, aligned_empty
 
 Tensor = Any  # TensorFlow ships no types
 Plan = tuple[Tensor, ...]

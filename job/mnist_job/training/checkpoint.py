@@ -16,16 +16,16 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from pyarrow import fs
 
 from mnist_job.bounds import CHECKPOINTS_TO_KEEP
 from mnist_job.errors import TrainingError
-from mnist_job.models import saved_model
+from mnist_job.models import class_names
 from mnist_job.storage import files, owned
+from mnist_job.training.middle import Middle
 from mnist_job.training.progress import Epoch
 
 if TYPE_CHECKING:  # the driver imports this module, and must not import TensorFlow
@@ -39,36 +39,6 @@ TRAINING = "training.json"
 CALLBACKS = "callbacks.pickle"
 MIDDLE = "middle.npz"
 MANIFEST = "manifest.json"
-
-
-class Middle(NamedTuple):
-    """A place within an epoch.
-
-    Attributes:
-        step: how many steps of the epoch are done.
-        seconds: how long they took.
-        rate: the learning rate of the first step.
-        values: what differs between the workers (`passes.Training.values`).
-
-    """
-
-    step: int
-    seconds: float
-    rate: float
-    values: list[npt.NDArray[np.float64]]
-
-    def to_bytes(self) -> bytes:
-        """Return the content of its file."""
-        content = io.BytesIO()
-        np.savez(content, np.array(self[:3], np.float64), *self.values)
-        return content.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "Middle":
-        """Read its file. Raises ValueError if it is damaged."""
-        with np.load(io.BytesIO(content)) as arrays:
-            place, *values = (arrays[name] for name in arrays.files)
-        return cls(int(place[0]), float(place[1]), float(place[2]), values)
 
 
 @dataclass(frozen=True)
@@ -138,8 +108,7 @@ class Checkpoints:
         for name, content in contents.items():
             self._write(f"{path}/{name}", content)
         manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        self._write(f"{path}/{MANIFEST}.new", json.dumps(manifest).encode())
-        self.filesystem.move(f"{path}/{MANIFEST}.new", f"{path}/{MANIFEST}")
+        files.File(self.filesystem, f"{path}/{MANIFEST}").write(json.dumps(manifest).encode())
         self._remove_old(keep)
 
     def newest(self) -> Checkpoint | None:
@@ -273,4 +242,4 @@ def _saved(model: "Compiled") -> bytes:
         file = Path(folder) / MODEL
         network.save(file)
         content = file.read_bytes()
-    return content if model.class_names is None else saved_model.with_classes(content, model.class_names)
+    return content if model.class_names is None else class_names.added(content, model.class_names)

@@ -43,7 +43,15 @@ class Compiled:
 
     """
 
-    def __init__(self, network: keras.Model, rate: Rate, examples: Split, *, synchronized: bool = False) -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        rate: Rate,
+        examples: Split,
+        *,
+        synchronized: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         """Compile the model, if its author did not, with Adam at `rate` and cross-entropy. Build all its parts.
 
         `examples` are a few samples of the data. If `synchronized`, BatchNormalization uses the statistics of the
@@ -53,7 +61,7 @@ class Compiled:
         """
         _check(network)
         self.network = network
-        self.class_names: tuple[str, ...] | None = None
+        self.class_names = class_names
         self.was_compiled = bool(network.compiled)
         if not (self.was_compiled or examples.has_classes):
             raise UsageError("it is not compiled, and the targets of the data are no class numbers; give it a loss")

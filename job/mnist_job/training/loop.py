@@ -4,6 +4,7 @@ Each epoch is a pass over the training images and one over the validation images
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import keras
@@ -18,10 +19,11 @@ from mnist_job.phases import Clock
 from mnist_job.training import not_finite, optimizer, stopping, streamed
 from mnist_job.training.batches import Share
 from mnist_job.training.callbacks import Callbacks
-from mnist_job.training.checkpoint import Checkpoints, Middle
+from mnist_job.training.checkpoint import Checkpoints
 from mnist_job.training.compiled import Compiled
-from mnist_job.training.pace import Pace
-from mnist_job.training.passes import Pass, Training, Validation
+from mnist_job.training.middle import Middle
+from mnist_job.training.pace import Pace, taken
+from mnist_job.training.passes import Training, Validation
 from mnist_job.training.progress import Epoch, Spent, Start, Tell, finite
 from mnist_job.training.reporter import Reporter
 from mnist_job.training.strategy import joined
@@ -62,8 +64,8 @@ def train(
     network = origin.model.build(Shapes(training.image_shape, training.classes, training.scale, config.seed))
     some = training.examples[:EXAMPLES]
     synchronized = share.workers > 1 and config.batch_norm == "synchronized"
-    model = Compiled(network, learning_rate(config, batches.steps), some, synchronized=synchronized)
-    model.class_names = training.names
+    rate = learning_rate(config, batches.steps)
+    model = Compiled(network, rate, some, synchronized=synchronized, class_names=training.names)
     if not origin.model.is_reference:  # its function may not start from the same weights everywhere
         first = network.get_weights() if share.rank == 0 else None
         network.set_weights(ray.train.collective.broadcast_from_rank_zero(first))
@@ -93,29 +95,22 @@ def train(
         training_pass.begin()
         if middle is not None:
             training_pass.restore(middle.values)
-        step, seconds, rate = middle[:3] if middle else (0, 0.0, float(model.optimizer.learning_rate.numpy()))
+        step, seconds, first_rate = middle[:3] if middle else (0, 0.0, float(model.optimizer.learning_rate.numpy()))
         middle = None
         with reporter.epoch(epoch + 1) if share.rank == 0 else nullcontext():
-            for piece in batches.pieces(epoch, step):
-                while step < piece.last:
-                    pause = min(pace.pause - epoch * batches.steps, piece.last)
-                    training_pass.advance(piece.plan, step - piece.first, pause - piece.first)
-                    step = pause
-                    if step + epoch * batches.steps == pace.pause and pace.is_due() and step < batches.steps:
-                        spent = seconds + time.perf_counter() - started
-                        within = Middle(step, spent, rate, training_pass.values())
-                        if share.rank == 0:
-                            keep = stopping.epochs_to_keep(history, config)
-                            checkpoints.save(model, history, share.workers, callbacks, keep, within)
-                        pace.saved()
-            trained, finite_steps = _measured(training_pass)
+            for due in taken(training_pass, batches, epoch, step, pace):
+                spent = seconds + time.perf_counter() - started
+                within = Middle(due, spent, first_rate, training_pass.values())
+                if share.rank == 0:
+                    keep = stopping.epochs_to_keep(history, config)
+                    checkpoints.save(model, history, share.workers, callbacks, keep, within)
+                pace.saved()
+            metrics, finite_steps = training_pass.end()
+        trained = _finite(metrics)
         clock.ended("training")
         if trained["loss"] is None and config.on_nan == "stop":
             raise not_finite.stop(f"epoch {epoch + 1}, step {finite_steps + 1}", "training")
-        validation_pass.begin()
-        for piece in validation.pieces(0):
-            validation_pass.advance(piece.plan, 0, piece.last - piece.first)
-        validated, _ = _measured(validation_pass)
+        validated = _finite(validation_pass.whole(0)[0])
         clock.ended("validation")
         if validated["loss"] is None and config.on_nan == "stop":
             raise not_finite.stop(f"epoch {epoch + 1}", "validation")
@@ -125,7 +120,7 @@ def train(
             train_accuracy=trained.pop("accuracy", None),
             validation_loss=validated.pop("loss"),
             validation_accuracy=validated.pop("accuracy", None),
-            learning_rate=rate,
+            learning_rate=first_rate,
             seconds=seconds + time.perf_counter() - started,
             train_metrics=trained,
             validation_metrics=validated,
@@ -149,9 +144,8 @@ def _is_a_node_leaving() -> bool:
     return announced is not None and announced() is not None
 
 
-def _measured(made: Pass) -> tuple[dict[str, float | None], int]:
-    metrics, finite_steps = made.end()
-    return {name: finite(value) for name, value in metrics.items()}, finite_steps
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: finite(value) for name, value in metrics.items()}
 
 
 def learning_rate(

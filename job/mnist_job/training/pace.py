@@ -5,8 +5,11 @@ decides at each pause, by its clock, and the others follow. Nothing in the mathe
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from mnist_job.training.batches import Batches
+from mnist_job.training.passes import Training
 
 PAUSE_SECONDS = 10  # a pause takes some 10 ms, a thousandth of it
 FIRST_STEPS = 32  # as long as nothing was measured
@@ -53,3 +56,15 @@ class Pace:
     def saved(self) -> None:
         """Start the time to the next checkpoint again: one was saved."""
         self._saved = self._clock()
+
+
+def taken(training: Training, batches: Batches, epoch: int, first: int, pace: Pace) -> Iterator[int]:
+    """Take the steps of an epoch from `first` on. Yield each step within the epoch at which a checkpoint is due."""
+    step, before = first, epoch * batches.steps
+    for piece in batches.pieces(epoch, first):
+        while step < piece.last:
+            stop = min(pace.pause - before, piece.last)
+            training.advance(piece.plan, step - piece.first, stop - piece.first)
+            step = stop
+            if before + step == pace.pause and pace.is_due() and step < batches.steps:
+                yield step

@@ -4,7 +4,7 @@ Keras 3's `fit` does not work under MultiWorkerMirroredStrategy, and the one of 
 metric at each step. Here, the workers exchange the gradients once a step, and the sums of all metrics once a pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +20,10 @@ from mnist_job.training.optimizer import Update
 Metrics = dict[str, Tensor]
 Function = Any  # TensorFlow ships no types
 Values = npt.NDArray[Any]
+
+
+Combine = Callable[[Any, Values, Values], Values]
+"""A function of a variable, its values (workers x ...) and each worker's images, which returns a value for it."""
 
 
 class Pass:
@@ -54,6 +58,13 @@ class Pass:
     def advance(self, plan: Plan, first: int, last: int) -> None:
         """Take the steps from `first` up to, and without, `last` of a plan."""
         self.functions[0](plan, tf.constant(first), tf.constant(last))
+
+    def whole(self, epoch: int) -> tuple[dict[str, float], int]:
+        """Take all steps of an epoch, from `begin` to `end`."""
+        self.begin()
+        for piece in self._batches.pieces(epoch):
+            self.advance(piece.plan, 0, piece.last - piece.first)
+        return self.end()
 
     def end(self) -> tuple[dict[str, float], int]:
         """Return the metrics over all workers. `loss` is the mean over all images.
@@ -110,9 +121,8 @@ class Training(Pass):
         """Compile the functions of the epoch."""
         self._update, self._workers = update, strategy.num_replicas_in_sync
         self._of_part = states.of_the_part(model.network, model.synchronized) if batches.has_empty_parts else []
-        super().__init__(strategy, model, batches)
-        self._added = [self.sums, *model.network.metrics_variables]
         self._states = states.of(model.network)
+        super().__init__(strategy, model, batches)
         self._gather: Function = tf.function(self._of_all_workers, [])
 
     def values(self) -> list[Values]:
@@ -129,28 +139,29 @@ class Training(Pass):
         If there are as many workers now, each one takes its own values. If not, the first one takes the sums, which are
         added up at the end of the epoch, and all take the mean of the states. Then random layers have other noise.
         """
-        rank, images = self._share.rank, values[0][:, 1]
-        same = len(images) == self._share.workers
-        mean = images / images.sum() if images.sum() else np.full(len(images), 1 / len(images))
-        for variable, rows in zip(self._variables, values, strict=True):
-            if same:
-                value = rows[rank]
-            elif any(variable is one for one in self._added):
-                value = rows.sum(axis=0) if rank == 0 else np.zeros_like(rows[0])
-            elif any(variable is one for one in self._states):
-                value = np.tensordot(mean, rows, 1) if keras.backend.is_float_dtype(variable.dtype) else rows[0]
-            elif variable is self.finite:
-                value = rows.min(axis=0)
-            else:  # a random layer: its seed depends on the worker
-                value = np.array([np.asarray(variable)[0], rows[0][1]])
+        images = values[0][:, 1]
+        for (variable, combined), rows in zip(self._own, values, strict=True):
+            same = len(rows) == self._share.workers
+            value = rows[self._share.rank] if same else combined(variable, rows, images)
             variable.assign(value.astype(np.asarray(variable).dtype))
 
     @property
-    def _variables(self) -> list[Any]:
-        return [*self._added, self.finite, *self._states, *self._model.seeds]
+    def _own(self) -> list[tuple[Any, Combine]]:
+        """What differs between the workers, each with what combines it for another number of workers."""
+        added = [self.sums, *self._model.network.metrics_variables]
+        return [
+            *((one, self._on_the_first) for one in added),
+            (self.finite, lambda _, rows, __: rows.min(axis=0)),
+            *((one, _mean) for one in self._states),
+            # The seed of a random layer depends on the worker, and how often it was used does not.
+            *((one, lambda seed, rows, _: np.array([np.asarray(seed)[0], rows[0][1]])) for one in self._model.seeds),
+        ]
+
+    def _on_the_first(self, _: Any, rows: Values, __: Values) -> Values:
+        return rows.sum(axis=0) if self._share.rank == 0 else np.zeros_like(rows[0])
 
     def _of_all_workers(self) -> list[Tensor]:
-        return added_up(self._strategy, [self._row(tf.convert_to_tensor(one)) for one in self._variables])
+        return added_up(self._strategy, [self._row(tf.convert_to_tensor(one)) for one, _ in self._own])
 
     def _step(self, plan: Plan, i: Tensor) -> Tensor:
         # The update is outside `strategy.run`, where Keras sums nothing over the workers: the gradients are sums.
@@ -181,7 +192,7 @@ class Training(Pass):
 
     def _total(self) -> tuple[Metrics, Tensor]:
         if self._workers > 1:
-            states.agree(self._strategy, states.of(self._model.network), images=self.sums[1])
+            states.agree(self._strategy, self._states, images=self.sums[1])
         return super()._total()
 
 
@@ -199,3 +210,11 @@ class Validation(Pass):
         network.compute_metrics(inputs, targets, answers, weights)
         loss = network.compute_loss(inputs, targets, answers, weights, training=False)
         return self._totals(loss, labels, answers)
+
+
+def _mean(state: Any, rows: Values, images: Values) -> Values:
+    """Return the mean over the workers by their images or, for what has none, like a counter, the first worker's."""
+    if not keras.backend.is_float_dtype(state.dtype):
+        first: Values = rows[0]
+        return first
+    return np.average(rows, axis=0, weights=images if images.any() else None)

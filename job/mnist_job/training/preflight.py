@@ -97,8 +97,7 @@ def _tried(source: Source, own: Function | None, shapes: Shapes, examples: Split
         update = optimizer.update(model.optimizer, model.variables)
         strategy = tf.distribute.get_strategy()
         for made in (Training(strategy, model, update, batches), Validation(strategy, model, batches)):
-            made.advance(batches.plan(0), 0, batches.steps)
-            made.end()
+            made.whole(0)
     except JobError as error:
         raise UsageError(f"--model {source.name}: {error}") from error
     except Exception as error:

@@ -30,26 +30,25 @@ class Reporter:
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[None]:
         """Report the progress of this epoch while the context is open, and at its end if no error is raised."""
-        began, ended = (time.perf_counter(), self._seen()), threading.Event()
-        reports = threading.Thread(target=self._report, args=(epoch, began, ended), name="live", daemon=True)
+        began, before, ended = time.perf_counter(), self._seen(), threading.Event()
+        reports = threading.Thread(target=self._report, args=(epoch, began, before, ended), name="live", daemon=True)
         reports.start()
         try:
             yield
         finally:
             ended.set()
             reports.join()
-        self._tell(epoch, began)
+        self._tell(epoch, began, before)
 
     def _seen(self) -> float:
         return float(self._so_far.numpy()[1])
 
-    def _report(self, epoch: int, began: tuple[float, float], ended: threading.Event) -> None:
+    def _report(self, epoch: int, began: float, before: float, ended: threading.Event) -> None:
         while not ended.wait(REPORT_SECONDS):
-            self._tell(epoch, began)
+            self._tell(epoch, began, before)
 
-    def _tell(self, epoch: int, began: tuple[float, float]) -> None:
+    def _tell(self, epoch: int, began: float, before: float) -> None:
         loss, seen, _ = (float(x) for x in self._so_far.numpy())
-        start, before = began
         if seen == before:  # the first step has not ended yet
             return
         now = time.perf_counter()
@@ -62,7 +61,7 @@ class Reporter:
                 step,
                 self._batches.steps,
                 train_loss=finite(loss / seen),
-                images_per_second=images / (now - start),
+                images_per_second=images / (now - began),
                 remaining_seconds=(now - self._began) / (steps - self._steps_before) * (self._all_steps - steps),
             )
         )

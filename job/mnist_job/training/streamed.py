@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_job.data.arrays import Split
-from mnist_job.data.stream import WORD_BYTES
-from mnist_job.data.streams import StreamedPart
+from mnist_job.data.stream import StreamedPart
 from mnist_job.training.batches import (
     Batch,
     Batches,
@@ -63,21 +62,19 @@ class StreamedBatches:
 
     def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:
         """Yield the pieces of an epoch from the step `first` on. Raises DataError."""
-        for piece in self._reader.pieces(self._seed, epoch, first):
-            plan = [on_device(piece.inputs), tf.constant(piece.targets)]
+        for chunk in self._reader.chunks(self._seed, epoch, first):
+            plan = [on_device(chunk.inputs), tf.constant(chunk.targets)]
             if self._has_weights:
-                plan.append(tf.constant(self._data.weights_of(piece)))
-            plan += [tf.constant(piece.starts), tf.constant(piece.shares)]
-            yield Piece(tuple(plan), piece.first, piece.first + piece.steps)
+                plan.append(tf.constant(self._data.weights_of(chunk)))
+            plan += [tf.constant(chunk.starts), tf.constant(chunk.shares)]
+            yield Piece(tuple(plan), chunk.first, chunk.first + chunk.steps)
 
     @property
     def plan_signature(self) -> tuple[tf.TensorSpec, ...]:
         """The shapes and types of a piece: the inputs as words, the targets, perhaps the weights, starts and shares."""
-        words = -(-self._form.row_bytes // WORD_BYTES)
-        targets = tf.int32 if self._form.has_classes else tf.float32
         return (
-            tf.TensorSpec((None, words), tf.int64),
-            tf.TensorSpec((None, *self._form.targets), targets),
+            tf.TensorSpec((None, self._form.words), tf.int64),
+            tf.TensorSpec((None, *self._form.targets), self._form.target_dtype),
             *([tf.TensorSpec((None,), tf.float32)] if self._has_weights else []),
             tf.TensorSpec((None,), tf.int32),
             tf.TensorSpec((None,), tf.float32),

@@ -4,10 +4,9 @@ The format is described at the end of http://yann.lecun.com/exdb/mnist/: two zer
 dimensions, then each dimension as a big-endian int32, then the numbers.
 """
 
-import gzip
 import math
 import re
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import fs
 
-from mnist_job.data.formats.whole import Chosen, Samples
-from mnist_job.data.reading import Part
-from mnist_job.errors import DataError, one_line
+from mnist_job.data.formats.whole import Chosen, Samples, unpacked
+from mnist_job.data.reading import NAMES, Part
+from mnist_job.errors import DataError
 from mnist_job.storage.files import File
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 NAME = re.compile(r"(?:.*-)?(train|t10k|test|val|validation)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
-PARTS: dict[str, Part] = {"train": "train", "t10k": "test", "test": "test", "val": "val", "validation": "val"}
+PARTS: Mapping[str, Part] = {**NAMES, "t10k": "test"}
 WANTED = "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
-GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,7 @@ def opened(filesystem: fs.FileSystem, entries: list[fs.FileInfo], where: str) ->
 
 def read(file: File) -> npt.NDArray[Any]:
     """Read an idx file. Raises DataError."""
-    try:
-        content = file.read()
-        if content.startswith(GZIP):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file.path}: cannot be read: {one_line(error, 100)}") from error
+    content = unpacked(file)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in TYPES or not content[3]:
         raise DataError(f"{file.path}: is not an idx file")
     start = 4 + 4 * content[3]

@@ -1,7 +1,7 @@
 """Images in folders: `train/CLASS/...` and `test/CLASS/...`, or `CLASS/...`, decoded by Pillow."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import fs
 
+from mnist_job.data.fits import shape_text
 from mnist_job.data.formats.whole import Chosen, Samples
-from mnist_job.data.reading import Part, Size
+from mnist_job.data.reading import NAMES, Part, Size
 from mnist_job.errors import DataError, one_line
-from mnist_job.storage.files import File
+from mnist_job.storage.files import File, listed
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-FOLDERS: dict[str, Part] = {"train": "train", "test": "test", "val": "val", "validation": "val"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 PLAIN = {"1": "L", "P": "RGB"}  # modes that Pillow decodes to another one, without a loss for a picture
 DECODERS = 4  # threads: Pillow works outside of Python's lock, and a store answers several requests at a time
@@ -40,18 +40,7 @@ class Images:
         """Decode the chosen images: uint8, N x H x W or N x H x W x C. Raises DataError."""
         paths = self.paths if chosen is None else [self.paths[number] for number in chosen]
         with ThreadPoolExecutor(DECODERS) as decoders:
-            decoded = decoders.map(self._decoded, paths)
-            first = next(decoded)
-            images = np.empty((len(paths), *first.shape), np.uint8)
-            images[0] = first
-            for number, image in enumerate(decoded, start=1):
-                if image.shape != first.shape:
-                    raise DataError(
-                        f"{paths[number]}: is an image of {_text(image)}, but {paths[0]} is one of {_text(first)}; "
-                        "give --image-size HxW or HxWxC to bring all to one size"
-                    )
-                images[number] = image
-        return images
+            return stacked(zip(paths, decoders.map(self._decoded, paths), strict=True), len(paths))
 
     def identity(self) -> str:
         """Return the names of the files, with their sizes and the times of their last change."""
@@ -66,19 +55,35 @@ class Images:
         return decoded(content, path, self.size)
 
 
-def opened(filesystem: fs.FileSystem, folder: str, where: str, size: Size | None) -> dict[Part, Samples]:
-    """Find the images. Raises DataError."""
-    entries = _entries(filesystem, folder)
+def opened(
+    filesystem: fs.FileSystem, folder: str, entries: Iterable[fs.FileInfo], where: str, size: Size | None
+) -> dict[Part, Samples]:
+    """Find the images in a folder with these entries. Raises DataError."""
     folders = {entry.base_name for entry in entries if entry.type == fs.FileType.Directory}
     if "train" not in folders:
-        return {"train": _found(filesystem, folder, where, size)}
+        return {"train": _found(filesystem, entries, where, size)}
     if len({"val", "validation"} & folders) == 2:
         raise DataError(f"{where}: has val/ and validation/; remove one of them")
     return {
-        part: _found(filesystem, f"{folder}/{name}", f"{where}/{name}", size)
-        for name, part in FOLDERS.items()
+        part: _found(filesystem, listed(filesystem, f"{folder}/{name}"), f"{where}/{name}", size)
+        for name, part in NAMES.items()
         if name in folders
     }
+
+
+def stacked(images: Iterator[tuple[str, npt.NDArray[np.uint8]]], count: int) -> npt.NDArray[np.uint8]:
+    """Return so many images as one array. Each comes with its name. Raises DataError if sizes or modes differ."""
+    first_name, first = next(images)
+    array = np.empty((count, *first.shape), np.uint8)
+    array[0] = first
+    for number, (name, image) in enumerate(images, start=1):
+        if image.shape != first.shape:
+            raise DataError(
+                f"{name}: is an image of {shape_text(image.shape)}, but {first_name} is one of "
+                f"{shape_text(first.shape)}; give --image-size HxW or HxWxC to bring all to one size"
+            )
+        array[number] = image
+    return array
 
 
 def decoded(content: bytes, where: str, size: Size | None) -> npt.NDArray[np.uint8]:
@@ -111,8 +116,8 @@ def decoded(content: bytes, where: str, size: Size | None) -> npt.NDArray[np.uin
     return pixels[..., None] if size is not None and size.channels == 1 else pixels
 
 
-def _found(filesystem: fs.FileSystem, folder: str, where: str, size: Size | None) -> Images:
-    classes = [entry for entry in _entries(filesystem, folder) if entry.type == fs.FileType.Directory]
+def _found(filesystem: fs.FileSystem, entries: Iterable[fs.FileInfo], where: str, size: Size | None) -> Images:
+    classes = [entry for entry in entries if entry.type == fs.FileType.Directory]
     paths: list[str] = []
     names: list[str] = []
     for entry in classes:
@@ -127,19 +132,9 @@ def _found(filesystem: fs.FileSystem, folder: str, where: str, size: Size | None
 
 
 def _files(filesystem: fs.FileSystem, folder: str) -> Iterator[str]:
-    for entry in _entries(filesystem, folder):
+    for entry in listed(filesystem, folder):
         if entry.type != fs.FileType.File or not entry.base_name.lower().endswith(EXTENSIONS):
             raise DataError(
                 f"{entry.path}: is no image file ({', '.join(EXTENSIONS)}); a class's folder holds images only"
             )
         yield entry.path
-
-
-def _entries(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
-    """Return what a folder holds, sorted, without hidden files."""
-    found = filesystem.get_file_info(fs.FileSelector(folder))
-    return sorted((entry for entry in found if not entry.base_name.startswith(".")), key=lambda entry: entry.base_name)
-
-
-def _text(image: npt.NDArray[Any]) -> str:
-    return "x".join(map(str, image.shape))

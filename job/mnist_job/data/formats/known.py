@@ -6,9 +6,11 @@ import io
 import os
 import pickle
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +52,24 @@ CIFAR100 = Download(
 )
 
 
+class CifarForm(NamedTuple):
+    """The members of an archive of CIFAR, and the keys of what they hold."""
+
+    train: Sequence[str]
+    test: Sequence[str]
+    meta: str
+    labels: bytes
+    names: bytes
+
+
+CIFAR_FORMS = {
+    "cifar10": CifarForm(
+        [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"], "batches.meta", b"labels", b"label_names"
+    ),
+    "cifar100": CifarForm(["train"], ["test"], "meta", b"fine_labels", b"fine_label_names"),
+}
+
+
 class Known:
     """One of the data sets in DATA_SETS. It has no validation part."""
 
@@ -58,17 +78,20 @@ class Known:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, or None if these are digits. Raises DataError."""
         if self._name == "fashion_mnist":
             return CLOTHES
-        if self._name in ("cifar10", "cifar100"):
-            meta = _pickled(_archive(self._name), "batches.meta" if self._name == "cifar10" else "meta")
-            return tuple(
-                name.decode() for name in meta[b"fine_label_names" if self._name == "cifar100" else b"label_names"]
-            )
-        return None
+        if self._name not in CIFAR_FORMS:
+            return None
+        form = CIFAR_FORMS[self._name]
+        (meta,) = _pickled(self._archive, [form.meta])
+        return tuple(name.decode() for name in meta[form.names])
+
+    @cached_property
+    def _archive(self) -> Path:
+        return _fetched(self._name, CIFAR10 if self._name == "cifar10" else CIFAR100)
 
     def load(self, part: Part) -> Split:
         """Return `train` or `test`. Raises DataError."""
@@ -79,7 +102,7 @@ class Known:
                 return Split(*_fashion(part))
             case "digits":
                 return Split(*_digits(part))
-        return Split(*_cifar(self._name, part))
+        return Split(*_cifar(self._archive, CIFAR_FORMS[self._name], part))
 
 
 def place(name: str) -> str:
@@ -96,19 +119,10 @@ def _fashion(part: Part) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     return arrays[0], arrays[1].astype(np.int32)
 
 
-def _cifar(name: str, part: Part) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    if name == "cifar10":
-        members = [f"data_batch_{number}" for number in range(1, 6)] if part == "train" else ["test_batch"]
-    else:
-        members = [part]
-    batches = [_pickled(_archive(name), member) for member in members]
-    label = b"labels" if name == "cifar10" else b"fine_labels"
+def _cifar(archive: Path, form: CifarForm, part: Part) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    batches = _pickled(archive, form.train if part == "train" else form.test)
     images = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), np.concatenate([np.array(batch[label], np.int32) for batch in batches])
-
-
-def _archive(name: str) -> Path:
-    return _fetched(name, CIFAR10 if name == "cifar10" else CIFAR100)
+    return np.ascontiguousarray(images), np.concatenate([np.array(batch[form.labels], np.int32) for batch in batches])
 
 
 class _Unpickler(pickle.Unpickler):
@@ -125,17 +139,18 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def _pickled(archive: Path, member: str) -> dict[bytes, Any]:
-    """Unpickle a member of an archive, whose SHA-256 was checked. Raises DataError."""
+def _pickled(archive: Path, members: Sequence[str]) -> list[dict[bytes, Any]]:
+    """Unpickle members of an archive, whose SHA-256 was checked. Raises DataError."""
+    found = {}
     try:
-        with tarfile.open(archive) as tar:
-            (path,) = (info for info in tar if info.name.rsplit("/", 1)[-1] == member)
-            stream = tar.extractfile(path)
-            assert stream is not None
-            content: dict[bytes, Any] = _Unpickler(io.BytesIO(stream.read()), encoding="bytes").load()
-            return content
-    except (OSError, EOFError, ValueError, tarfile.TarError, pickle.UnpicklingError) as error:
-        raise DataError(f"{archive}: its {member} cannot be read: {' '.join(str(error).split())}") from error
+        with tarfile.open(archive) as tar:  # it can be read from its start only
+            for info in tar:
+                if (member := info.name.rsplit("/", 1)[-1]) in members and (stream := tar.extractfile(info)):
+                    found[member] = _Unpickler(io.BytesIO(stream.read()), encoding="bytes").load()
+        return [found[member] for member in members]
+    except (OSError, EOFError, ValueError, KeyError, tarfile.TarError, pickle.UnpicklingError) as error:
+        told = " ".join(str(error).split())
+        raise DataError(f"{archive}: its {', '.join(members)} cannot be read: {told}") from error
 
 
 def _cached(download: Download) -> Path:

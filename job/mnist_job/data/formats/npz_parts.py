@@ -21,11 +21,11 @@ class NpzParts:
         """Read the names of the arrays. Raises DataError, and UsageError for a name of `--data-arrays` that is none."""
         self._place, self._where = place, files.shown(place)
         self._there = npz.names(place)
-        for ours, theirs in reading.arrays.items():
+        for ours, theirs in reading.data_arrays.items():
             if theirs not in self._there:
                 raise UsageError(f"--data-arrays {ours}={theirs}: {self._where} holds {npz.listed(self._there)}")
         self._chosen = {
-            f"{letter}_{part}": reading.arrays.get(f"{letter}_{part}") or self._usual(letter, part)
+            f"{letter}_{part}": reading.data_arrays.get(f"{letter}_{part}") or self._usual(letter, part)
             for part in PARTS
             for letter in "xy"
         }

@@ -4,7 +4,6 @@ A target that is text is the name of a class, an integer its number, and any oth
 numbers, lists of numbers of one length, or encoded images (as bytes, or as Hugging Face stores them, with `bytes`).
 """
 
-import gzip
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +18,14 @@ import pyarrow.parquet
 from pyarrow import fs
 
 from mnist_job.data.formats import images
-from mnist_job.data.formats.whole import Chosen
+from mnist_job.data.formats.whole import Chosen, unpacked
 from mnist_job.data.npz import check_range
 from mnist_job.data.reading import Reading
 from mnist_job.errors import DataError, one_line
 from mnist_job.storage.files import File
 
 LABEL = "label"
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+PARQUET = b"PAR1"
 MOST_NAMED = 12
 
 
@@ -58,15 +57,14 @@ class Table:
         return self.reading.label or LABEL
 
     def _read(self, path: str, *, only_label: bool = False) -> pa.Table:
+        content = unpacked(File(self.filesystem, path))
         try:
-            content = File(self.filesystem, path).read()
             if content.startswith(PARQUET):
                 file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
                 _check_columns(file.schema_arrow.names, self.reading, path)
                 return file.read(columns=[self._label] if only_label else None)
-            content = gzip.decompress(content) if content.startswith(GZIP) else content
             table = pyarrow.csv.read_csv(pa.BufferReader(content))
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: cannot be read as a table: {one_line(error, 200)}") from error
         _check_columns(table.column_names, self.reading, path)
         return table.select([self._label]) if only_label else table
@@ -100,16 +98,17 @@ def inputs(table: pa.Table, reading: Reading, where: str) -> npt.NDArray[Any]:
         if (encoded := _encoded(column)) is not None:
             if len(columns) > 1:
                 raise DataError(f"{where}: has images in one of several columns; choose it by --features")
-            contents = enumerate(encoded.to_pylist())
-            return stacked([images.decoded(one, f"{where}: row {row}", reading.size) for row, one in contents], where)
+            named = ((f"{where}: row {row}", content) for row, content in enumerate(encoded.to_pylist()))
+            decoded = ((name, images.decoded(content, name, reading.image_size)) for name, content in named)
+            return images.stacked(decoded, len(encoded))
     numbers = [_numbers(column, name, where) for column, name in zip(columns, names, strict=True)]
     joined = np.concatenate(numbers, axis=1) if len(numbers) > 1 else numbers[0]
-    return joined if reading.size is None else pixels(joined, reading, where)
+    return joined if reading.image_size is None else pixels(joined, reading, where)
 
 
 def pixels(rows: npt.NDArray[Any], reading: Reading, where: str) -> npt.NDArray[np.uint8]:
     """Return rows of numbers as images of `--image-size`. Raises DataError unless they are pixels from 0 to 255."""
-    size = reading.size
+    size = reading.image_size
     assert size is not None
     shape = (size.height, size.width) if size.channels is None else (size.height, size.width, size.channels)
     if rows.shape[1] != math.prod(shape):
@@ -119,17 +118,6 @@ def pixels(rows: npt.NDArray[Any], reading: Reading, where: str) -> npt.NDArray[
     if rows.size and not ((rows >= 0) & (rows <= 255) & (rows == np.floor(rows))).all():
         raise DataError(f"{where}: holds numbers that are no pixels (whole, from 0 to 255); leave out --image-size")
     return rows.astype(np.uint8).reshape(-1, *shape)
-
-
-def stacked(pictures: list[npt.NDArray[np.uint8]], where: str) -> npt.NDArray[np.uint8]:
-    """Return images as one array. Raises DataError if their sizes or modes differ."""
-    for row, picture in enumerate(pictures):
-        if picture.shape != pictures[0].shape:
-            raise DataError(
-                f"{where}: row {row} has an image of {picture.shape}, and row 0 one of {pictures[0].shape}; give "
-                "--image-size HxW or HxWxC to bring all to one size"
-            )
-    return np.stack(pictures)
 
 
 def _check_columns(there: Sequence[str], reading: Reading, where: str) -> None:
