@@ -321,6 +321,12 @@ REFUSED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         {"test_fraction": 0.5, "image_size": "2x1"},
         "has 1 numbers in a row, but --image-size 2x1 needs 2",
     ),
+    "a damaged gzip": (
+        {"data.csv.gz": gzip.compress(b"label,a\n" + b"1,2\n" * 99)[:12] + bytes(40)},
+        {"test_fraction": 0.5},
+        "data.csv.gz: cannot be read",
+    ),
+    "an empty table": ({"data.csv": b"label,a\n"}, {"test_fraction": 0.5}, "data.csv: "),
     "no parquet": ({"data": b"PAR1" + bytes(20)}, {"test_fraction": 0.5}, "data: cannot be read as a table"),
     "a class only in test": (
         {"data/train.csv": b"label,a\nx,1\ny,2\n", "data/test.csv": b"label,a\nz,1\n"},

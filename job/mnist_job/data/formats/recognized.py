@@ -38,7 +38,7 @@ def opened(place: str, reading: Reading) -> WholeParts | None:
         filesystem, path = files.resolve(place)
         kind = filesystem.get_file_info(path).type
         if kind == fs.FileType.File:
-            with filesystem.open_input_stream(path) as stream:
+            with filesystem.open_input_stream(path, compression=None) as stream:  # not unpacked by its name
                 beginning = bytes(stream.read(8))
     except (OSError, ValueError):
         return None
