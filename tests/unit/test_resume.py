@@ -1,14 +1,18 @@
 """Test that a model with batch statistics, noise and augmentation ends the same wherever its training was killed."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from pyarrow import fs
 
 from mnist_job.config.settings import JobConfig
+from mnist_job.errors import TrainingError
 from mnist_job.models import origin
 from mnist_job.training import pace
 from mnist_job.training.checkpoint import Checkpoints
 from tests.networks import STATEFUL
+from tests.store import RUN
 from tests.unit.test_callbacks import Killed, train
 
 
@@ -58,3 +62,28 @@ def test_it_has_the_digits_of_an_undisturbed_training_after_a_kill_within_an_epo
     assert len(saved) == 27  # nine in each epoch: no step was taken twice
     assert saved == sorted(set(saved))
     assert history == [replace(row, seconds=0) for row in whole]
+
+
+DIVERGES = """
+import keras
+from keras import layers
+
+def model(classes):
+    network = keras.Sequential([keras.Input((8, 8)), layers.Flatten(), layers.Dense(classes)])
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([3], [1e-4, 1e38])  # the fifth update overflows
+    network.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return network
+"""
+
+
+def test_no_checkpoint_within_an_epoch_has_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+    """The last good ones stay, so that the run can go on from there with `--on-nan ignore`."""
+    (tmp_path / "notebook.py").write_text(DIVERGES)
+    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
+    config = JobConfig(data="digits", batch_size=128, model=f"{tmp_path}/notebook.py:model", checkpoint_minutes=1e-9)
+    with pytest.raises(TrainingError, match=r"epoch 1, step (\d): the training loss is not finite") as error:
+        train(config, origin.read(config), tmp_path / "run", monkeypatch)
+    bad = int(re.findall(r"step (\d)", str(error.value))[0])
+    newest = Checkpoints(fs.LocalFileSystem(), str(tmp_path / "run/checkpoints"), RUN).newest()
+    assert newest is not None
+    assert newest.step == bad - 1

@@ -101,7 +101,7 @@ def train(
             for due in taken(training_pass, batches, epoch, step, pace):
                 spent = seconds + time.perf_counter() - started
                 within = Middle(due, spent, first_rate, training_pass.values())
-                if share.rank == 0:
+                if share.rank == 0 and (within.is_finite or config.on_nan == "ignore"):
                     keep = stopping.epochs_to_keep(history, config)
                     checkpoints.save(model, history, share.workers, callbacks, keep, within)
                 pace.saved()
@@ -140,7 +140,7 @@ def train(
 
 def _is_a_node_leaving() -> bool:
     """Return whether Ray has announced that it takes away the node of a worker. All workers must call it."""
-    announced = getattr(ray.train, "get_preemption_info", None)  # Ray has it from 2.60 on
+    announced = getattr(ray.train, "get_preemption_info", None)  # not every Ray has it
     return announced is not None and announced() is not None
 
 

@@ -23,6 +23,11 @@ class Middle(NamedTuple):
     rate: float
     values: list[npt.NDArray[np.float64]]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses of all workers are finite so far. (The first value has their sums.)"""
+        return bool(np.isfinite(self.values[0]).all())
+
     def to_bytes(self) -> bytes:
         """Return the content of its file."""
         content = io.BytesIO()

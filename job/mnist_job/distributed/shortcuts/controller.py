@@ -3,9 +3,9 @@
 Ray Train starts its controller in a process of its own. Here it runs in the driver's process: the workers start 1.4 s
 earlier, and the driver decides what to do about a failure, at once.
 
-Four helper processes are not started; each would import Ray Train (1.5 s of CPU). They serve Ray Data, request nodes
-from an autoscaler (which sees the workers' placement group without that), clean up after a controller that dies before
-its job, and warn of preemptions.
+Three helper processes are not started; each would import Ray Train (1.5 s of CPU). They serve Ray Data, request nodes
+from an autoscaler (which sees the workers' placement group without that), and clean up after a controller that dies
+before its job. A fourth, which warns of preemptions, is started on a joined cluster only (`trainer.py`).
 """
 
 import asyncio
