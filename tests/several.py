@@ -108,13 +108,14 @@ def forget(network: keras.Model, rank: int) -> None:
 
 class Case(NamedTuple):
     """A model, with synchronized statistics or not, the number of its images, and a step after which each epoch is left
-    and continued, as a resumed run does.
+    and continued, as a resumed run does. With `another`, the checkpoint has a worker more, which had no image yet.
     """
 
     build: Callable[[], keras.Model]
     synchronized: bool = True
     images: int = UNEVEN
     pause: int = 0
+    another: bool = False
 
 
 CASES = {
@@ -123,6 +124,7 @@ CASES = {
     "noisy": Case(noisy, synchronized=False),
     "paused": Case(noisy, synchronized=False, pause=3),
     "still": Case(still, synchronized=False, images=EVEN),
+    "joined": Case(still, synchronized=False, images=EVEN, pause=3, another=True),
     "accumulating": Case(accumulating),
     "float16": Case(lambda: half("mixed_float16")),
     "gone": Case(gone),
@@ -156,6 +158,9 @@ def trained(name: str, strategy: tf.distribute.Strategy, share: Share) -> dict[s
             training.begin()
             training.advance(batches.plan(epoch), 0, case.pause)
             values = training.values()
+            if case.another:
+                values = [np.concatenate([rows, rows[-1:]]) for rows in values]
+                values[0][-1] = 0  # its sums
             forget(network, share.rank)
             training.begin()
             training.restore(values)

@@ -82,7 +82,7 @@ def test_an_epoch_can_be_watched_while_it_runs(split, monkeypatch):
 )
 def test_how_far_all_workers_are_by_what_the_first_one_has_seen(split, seen, step, images):
     batches = ResidentBatches(split, BATCH, Share(0, 3), seed=0)
-    assert batches.reached(seen) == (step, images)
+    assert batches.reached(seen, 0) == (step, images)
     journal, so_far = Journal(), tf.Variable(tf.zeros(3, tf.float64))
     with Reporter(journal.put, so_far, batches, 4, done=8).epoch(3):
         so_far.assign([seen / 2, seen, 0])

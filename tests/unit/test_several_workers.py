@@ -85,6 +85,15 @@ def test_statistics_by_worker_are_averaged(workers, alone):
     assert workers[0]["per-worker"]["losses"] != alone["per-worker"]["losses"]
 
 
+def test_statistics_are_averaged_after_a_start_with_another_number_of_workers(workers, alone):
+    """The first worker gets the sums of all, and its statistics count no more for that."""
+    for found in (*workers, alone):
+        for ours, expected in zip(found["joined"]["states"], found["still"]["states"], strict=True):
+            assert ours == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        losses = [[float(loss) for loss in found[name]["losses"]] for name in ("joined", "still")]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_the_first_bad_step_is_that_of_all_workers(workers, alone):
     """The loss of the first worker, which does not have the bad image, is finite for a step longer."""
     for found in (*workers, alone):

@@ -73,9 +73,9 @@ class Batches(Protocol):
     def has_empty_parts(self) -> bool:
         """Whether this worker's part of a batch may be empty. If it may for one worker, then for all."""
 
-    def reached(self, images: float) -> tuple[int, int]:
-        """Return about the step after which this worker has trained on `images` images of the epoch, and the number of
-        images that all workers together have trained on by then.
+    def reached(self, images: float, first: int) -> tuple[int, int]:
+        """Return about the step after which this worker has trained on `images` images since the step `first`, and the
+        number of images that all workers together have trained on since then.
         """
 
     def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:
@@ -115,12 +115,12 @@ class ResidentBatches:
         """Whether the last batch has fewer images than there are workers, so that some of them get none."""
         return 0 < self._samples % self._batch_size < self.share.workers
 
-    def reached(self, images: float) -> tuple[int, int]:
-        """Return the step after which the first worker has trained on `images` images of the epoch, and the number of
-        images that all workers together have trained on by then.
+    def reached(self, images: float, first: int) -> tuple[int, int]:
+        """Return the step after which the first worker has trained on `images` images since the step `first`, and the
+        number of images that all workers together have trained on since then.
         """
-        step = math.ceil(images / self.share.of(self._batch_size))
-        return step, min(step * self._batch_size, self._samples)
+        step = first + math.ceil(images / self.share.of(self._batch_size))
+        return step, min(step * self._batch_size, self._samples) - first * self._batch_size
 
     def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:  # noqa: ARG002 it has every step
         """Yield the whole epoch as one piece."""

@@ -23,7 +23,9 @@ Values = npt.NDArray[Any]
 
 
 Combine = Callable[[Any, Values, Values], Values]
-"""A function of a variable, its values (workers x ...) and each worker's images, which returns a value for it."""
+"""A function of a variable, its values (workers x ...) and the images that each worker has trained on since all had the
+same states. It returns a value for the variable.
+"""
 
 
 class Pass:
@@ -122,14 +124,20 @@ class Training(Pass):
         self._update, self._workers = update, strategy.num_replicas_in_sync
         self._of_part = states.of_the_part(model.network, model.synchronized) if batches.has_empty_parts else []
         self._states = states.of(model.network)
+        self._agreed = tf.Variable(tf.zeros((), tf.float64))  # of the images in `sums`: those before all had the same
         super().__init__(strategy, model, batches)
         self._gather: Function = tf.function(self._of_all_workers, [])
+
+    def begin(self) -> None:
+        """Forget what was measured."""
+        super().begin()
+        self._agreed.assign(0.0)
 
     def values(self) -> list[Values]:
         """Return what differs between the workers within an epoch, each as workers x ...: all workers must call it.
 
-        These are the sums, the number of finite steps, the variables of metrics, the states of layers, and how often
-        random layers were used.
+        These are the sums, how many of their images came before the last time that all workers had the same states, the
+        variables of metrics, the number of finite steps, the states of layers, and how often random layers were used.
         """
         return [one.numpy().astype(np.float64) for one in self._gather()]
 
@@ -139,16 +147,18 @@ class Training(Pass):
         If there are as many workers now, each one takes its own values. If not, the first one takes the sums, which are
         added up at the end of the epoch, and all take the mean of the states. Then random layers have other noise.
         """
-        images = values[0][:, 1]
+        sums, agreed = values[:2]
+        same = len(sums) == self._share.workers
         for (variable, combined), rows in zip(self._own, values, strict=True):
-            same = len(rows) == self._share.workers
-            value = rows[self._share.rank] if same else combined(variable, rows, images)
+            value = rows[self._share.rank] if same else combined(variable, rows, sums[:, 1] - agreed)
             variable.assign(value.astype(np.asarray(variable).dtype))
+        if not same:
+            self._agreed.assign(self.sums[1])
 
     @property
     def _own(self) -> list[tuple[Any, Combine]]:
         """What differs between the workers, each with what combines it for another number of workers."""
-        added = [self.sums, *self._model.network.metrics_variables]
+        added = [self.sums, self._agreed, *self._model.network.metrics_variables]
         return [
             *((one, self._on_the_first) for one in added),
             (self.finite, lambda _, rows, __: rows.min(axis=0)),
@@ -192,7 +202,7 @@ class Training(Pass):
 
     def _total(self) -> tuple[Metrics, Tensor]:
         if self._workers > 1:
-            states.agree(self._strategy, self._states, images=self.sums[1])
+            states.agree(self._strategy, self._states, images=self.sums[1] - self._agreed)
         return super()._total()
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnist_job.training.batches import Batches
 from mnist_job.training.progress import Progress, Tell, finite
@@ -28,40 +28,55 @@ class Reporter:
         self._began = time.perf_counter()
 
     @contextmanager
-    def epoch(self, epoch: int) -> Iterator[None]:
-        """Report the progress of this epoch while the context is open, and at its end if no error is raised."""
-        began, before, ended = time.perf_counter(), self._seen(), threading.Event()
-        reports = threading.Thread(target=self._report, args=(epoch, began, before, ended), name="live", daemon=True)
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[None]:
+        """Report the progress of this epoch while the context is open, and at its end if no error is raised.
+
+        `first` steps of the epoch were taken before.
+        """
+        started = _Started(epoch, first, self._seen(), time.perf_counter())
+        ended = threading.Event()
+        reports = threading.Thread(target=self._report, args=(started, ended), name="live", daemon=True)
         reports.start()
         try:
             yield
         finally:
             ended.set()
             reports.join()
-        self._tell(epoch, began, before)
+        self._tell(started)
 
     def _seen(self) -> float:
         return float(self._so_far.numpy()[1])
 
-    def _report(self, epoch: int, began: float, before: float, ended: threading.Event) -> None:
+    def _report(self, started: "_Started", ended: threading.Event) -> None:
         while not ended.wait(REPORT_SECONDS):
-            self._tell(epoch, began, before)
+            self._tell(started)
 
-    def _tell(self, epoch: int, began: float, before: float) -> None:
+    def _tell(self, started: "_Started") -> None:
         loss, seen, _ = (float(x) for x in self._so_far.numpy())
-        if seen == before:  # the first step has not ended yet
+        if seen == started.seen:  # the first step has not ended yet
             return
         now = time.perf_counter()
-        step, images = self._batches.reached(seen)
-        images -= self._batches.reached(before)[1]
-        steps = (epoch - 1) * self._batches.steps + step
+        step, images = self._batches.reached(seen - started.seen, started.step)
+        steps = (started.epoch - 1) * self._batches.steps + step
         self._report_to(
             Progress(
-                epoch,
+                started.epoch,
                 step,
                 self._batches.steps,
                 train_loss=finite(loss / seen),
-                images_per_second=images / (now - began),
+                images_per_second=images / (now - started.time),
                 remaining_seconds=(now - self._began) / (steps - self._steps_before) * (self._all_steps - steps),
             )
         )
+
+
+class _Started(NamedTuple):
+    """Where this start of the workers has begun an epoch: `seen` is what the sums had of its images then.
+
+    After a start with another number of workers, the first one's sums have the images of all former workers.
+    """
+
+    epoch: int
+    step: int
+    seen: float
+    time: float

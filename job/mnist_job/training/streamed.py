@@ -52,13 +52,13 @@ class StreamedBatches:
         """Whether a worker's part of a batch may be empty."""
         return self.share.workers > 1 and not self._reader.has_samples_in_each_batch
 
-    def reached(self, images: float) -> tuple[int, int]:
-        """Return about the step after which this worker has trained on `images` images of the epoch, and the number of
-        images that all workers together have trained on by then.
+    def reached(self, images: float, first: int) -> tuple[int, int]:
+        """Return about the step after which this worker has trained on `images` images since the step `first`, and the
+        number of images that all workers together have trained on since then.
         """
         batch_size, samples = self._reader.batch_size, self._reader.samples
-        step = min(math.ceil(images * self.share.workers / batch_size), self.steps)
-        return step, min(step * batch_size, samples)
+        step = min(first + math.ceil(images * self.share.workers / batch_size), self.steps)
+        return step, min(step * batch_size, samples) - first * batch_size
 
     def pieces(self, epoch: int, first: int = 0) -> Iterator[Piece]:
         """Yield the pieces of an epoch from the step `first` on. Raises DataError."""
