@@ -64,6 +64,40 @@ def test_it_has_the_digits_of_an_undisturbed_training_after_a_kill_within_an_epo
     assert history == [replace(row, seconds=0) for row in whole]
 
 
+STOPS = """
+import keras
+
+class Enough(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.stop_training = True
+
+def callbacks():
+    return [Enough()]
+"""
+
+
+def test_a_callback_that_has_stopped_training_as_an_epoch_began_is_not_forgotten(tmp_path, monkeypatch):
+    """The run is killed in the middle of that epoch."""
+    (tmp_path / "notebook.py").write_text(STATEFUL + STOPS)
+    own = {"model": f"{tmp_path}/notebook.py:model", "callbacks": f"{tmp_path}/notebook.py:callbacks"}
+    config = JobConfig(data="digits", epochs=4, batch_size=128, checkpoint_minutes=1e-9, **own)
+    start = origin.read(config)
+    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
+    save = Checkpoints.save
+
+    def save_and_die(self, model, history, workers, callbacks, keep, middle=None):
+        save(self, model, history, workers, callbacks, keep, middle)
+        if len(history) == 1 and middle:
+            raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "save", save_and_die)
+        assert len(train(config, start, tmp_path / "run", killed)) == 1
+    history = train(config, start, tmp_path / "run", monkeypatch)
+    assert [row.stopped_by for row in history] == [None, "Enough"]
+
+
 DIVERGES = """
 import keras
 from keras import layers

@@ -30,8 +30,11 @@ class _Enclosed(NamedTuple):
     contents: tuple[Any, ...]
 
 
-def saved(callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> bytes:
-    """Return the state of the callbacks. Objects that several of them share stay shared. Raises Unsaved."""
+def saved(callbacks: Sequence[keras.callbacks.Callback], model: Compiled, stopped_by: str | None) -> bytes:
+    """Return the state of the callbacks, with the one that has stopped training. Raises Unsaved.
+
+    Objects that several of them share stay shared.
+    """
     shared = _shared(callbacks, model)
     for callback in callbacks:  # to name the one that fails
         state = _state(callback)
@@ -45,16 +48,19 @@ def saved(callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> byt
                     f"{one_line(f'{type(error).__name__}: {error}', 150)}; leave it out in __getstate__()"
                 ) from error
     content = io.BytesIO()
-    _Writer(content, shared).dump([_state(callback) for callback in callbacks])
+    _Writer(content, shared).dump(([_state(callback) for callback in callbacks], stopped_by))
     return content.getvalue()
 
 
-def restore(content: bytes, callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> None:
+def restore(content: bytes, callbacks: Sequence[keras.callbacks.Callback], model: Compiled) -> str | None:
     """Give the callbacks the state that `saved` has returned for the same callbacks of the same model.
+
+    Return which callback has stopped training, or None.
 
     Raises Unsaved if a function that was in an attribute is not there now.
     """
-    states = _Reader(io.BytesIO(content), _shared(callbacks, model)).load()
+    found = _Reader(io.BytesIO(content), _shared(callbacks, model)).load()
+    states, stopped_by = found if isinstance(found, tuple) else (found, None)  # old checkpoints have only the states
     for callback, state in zip(callbacks, states, strict=True):
         if isinstance(state, dict):
             for name in [name for name, value in state.items() if isinstance(value, _Enclosed)]:
@@ -63,6 +69,7 @@ def restore(content: bytes, callbacks: Sequence[keras.callbacks.Callback], model
             callback.__setstate__(state)
         else:
             vars(callback).update(state or {})
+    return None if stopped_by is None else str(stopped_by)
 
 
 def _enclose(callback: keras.callbacks.Callback, name: str, enclosed: _Enclosed) -> None:

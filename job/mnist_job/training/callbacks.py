@@ -68,16 +68,17 @@ class Callbacks:
     def state(self) -> bytes:
         """Return the state of all callbacks. Raises TrainingError, in one line, if one cannot be saved."""
         try:
-            return callback_state.saved(self._callbacks, self._model)
+            return callback_state.saved(self._callbacks, self._model, self._stopped_by)
         except callback_state.Unsaved as error:
             raise TrainingError(f"{self._function}: {error}") from error
 
     def restore(self, state: bytes) -> None:
         """Give the callbacks the state that they had when it was saved. Raises TrainingError if one cannot get it."""
         try:
-            callback_state.restore(state, self._callbacks, self._model)
+            self._stopped_by = callback_state.restore(state, self._callbacks, self._model)
         except callback_state.Unsaved as error:
             raise TrainingError(f"{self._function}: {error}") from error
+        self._model.network.stop_training = self._stopped_by is not None
 
     def train_begin(self) -> None:
         """Call `on_train_begin`, as after each start of the workers. Restore a checkpoint after it, not before.

@@ -97,14 +97,17 @@ def train(
             training_pass.restore(middle.values)
         step, seconds, first_rate = middle[:3] if middle else (0, 0.0, float(model.optimizer.learning_rate.numpy()))
         middle = None
-        with reporter.epoch(epoch + 1) if share.rank == 0 else nullcontext():
+        with reporter.epoch(epoch + 1, step) if share.rank == 0 else nullcontext():
             for due in taken(training_pass, batches, epoch, step, pace):
-                spent = seconds + time.perf_counter() - started
-                within = Middle(due, spent, first_rate, training_pass.values())
+                seconds += time.perf_counter() - started
+                clock.ended("training")
+                within = Middle(due, seconds, first_rate, training_pass.values())
                 if share.rank == 0 and (within.is_finite or config.on_nan == "ignore"):
                     keep = stopping.epochs_to_keep(history, config)
                     checkpoints.save(model, history, share.workers, callbacks, keep, within)
                 pace.saved()
+                clock.ended("checkpoint")
+                started = time.perf_counter()
             metrics, finite_steps = training_pass.end()
         trained = _finite(metrics)
         clock.ended("training")
