@@ -26,6 +26,7 @@ from mnist_job.storage.folder import RunFolder
 from mnist_job.training import stopping
 from mnist_job.training.checkpoint import HISTORY, MANIFEST, MODEL, OPTIMIZER, TRAINING, Changed, Checkpoints
 from mnist_job.training.compiled import Compiled
+from mnist_job.training.middle import Middle
 from mnist_job.training.progress import Epoch
 from mnist_job.usercode.files import Code
 from tests.store import LATER, RUN
@@ -154,6 +155,21 @@ def test_a_checkpoint_that_a_killed_run_did_not_finish_counts_for_nothing_and_is
     newest = later.newest()
     assert newest is not None
     assert newest.path == str(folder / f"0000003-{RUN}")
+
+
+def test_a_damaged_checkpoint_that_is_newer_does_not_push_out_an_intact_one(trained, saved):
+    """After a start from epoch 2, because epoch 3 is damaged, the run saves within epoch 3, and then its end."""
+    _, folder = saved
+    damage(folder / f"0000003-{RUN}" / MODEL, "altered")
+    later = Checkpoints(fs.LocalFileSystem(), str(folder), LATER)
+    assert later.newest() is not None
+    later.save(trained, history(2), 2, middle=Middle(5, 1.0, 0.1, [np.zeros((1, 3))]))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(f"0000002-{RUN}", f"0000002.000000005-{LATER}", f"0000003-{RUN}")
+    ]
+    for epoch in (3, 4):
+        later.save(trained, history(epoch), 2)
+    assert sorted(path.name for path in folder.iterdir()) == [f"0000003-{LATER}", f"0000004-{LATER}"]
 
 
 def test_an_unfinished_checkpoint_that_is_newer_is_left_to_who_writes_it(trained, saved):

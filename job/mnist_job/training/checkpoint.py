@@ -14,7 +14,7 @@ import io
 import json
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,7 @@ class Checkpoints:
     filesystem: fs.FileSystem
     folder: str
     run: str
+    _damaged: set[str] = field(default_factory=set, compare=False, repr=False)  # those that it has found
 
     def save(
         self,
@@ -156,6 +157,7 @@ class Checkpoints:
                 step = Middle.from_bytes(contents[MIDDLE]).step if MIDDLE in contents else 0
             except (ValueError, KeyError, AttributeError, TypeError, FileNotFoundError) as error:
                 damaged.append(f"{name}: {error}")
+                self._damaged.add(name)
                 continue
             return Checkpoint(self.filesystem, path, manifest, history, workers, damaged, step)
         return None
@@ -197,14 +199,14 @@ class Checkpoints:
         return content
 
     def _remove_old(self, keep: Collection[int]) -> None:
-        """Remove the oldest complete checkpoints, and unfinished ones that are older than a complete one."""
-        complete = 0
+        """Remove the oldest intact checkpoints, and unfinished or damaged ones that are older than an intact one."""
+        intact = 0
         for name in self._newest_first():
-            is_complete = self._is_complete(name)
-            stays = is_complete and _is_of_epoch(name, keep)
-            if not stays and complete >= (CHECKPOINTS_TO_KEEP if is_complete else 1):
+            is_intact = name not in self._damaged and self._is_complete(name)
+            stays = is_intact and _is_of_epoch(name, keep)
+            if not stays and intact >= (CHECKPOINTS_TO_KEEP if is_intact else 1):
                 owned.remove(self.filesystem, f"{self.folder}/{name}", owned.in_a_checkpoint)
-            complete += is_complete
+            intact += is_intact
 
     def _newest_first(self) -> list[str]:
         if not self._exists(self.folder):
