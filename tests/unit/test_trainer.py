@@ -2,8 +2,10 @@
 
 import pytest
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
+from ray.train.v2.api.exceptions import PreemptionError
+from ray.train.v2.api.preemption import PreemptionInfo
 
-from mnist_job.distributed.failures import first_cause
+from mnist_job.distributed.failures import first_cause, reason
 from mnist_job.distributed.worker import own_words
 
 NODES = ["head", "node-a"]
@@ -29,6 +31,11 @@ SILENT = WorkerHealthCheckTimeoutError("A worker health check has been hanging f
 )
 def test_the_worker_that_was_lost_first_is_named_with_its_node(failures, told):
     assert first_cause(failures, NODES, 60) == told
+
+
+def test_a_node_that_was_taken_away_is_told():
+    error = PreemptionError(PreemptionInfo(None, {"a": [1]}))
+    assert reason(error, NODES, 60) == "worker 1 on node node-a was lost because its node was taken away"
 
 
 def test_a_tensorflow_error_is_told_without_the_places_in_the_program():

@@ -15,19 +15,28 @@ def refused(failures: dict[int, Exception]) -> JobError | None:
     return next((error for error in failures.values() if isinstance(error, JobError)), None)
 
 
+def lost(failure: Exception) -> dict[int, Exception]:
+    """Return the failures of lost workers, by rank. It is empty if Ray Train has failed itself."""
+    if isinstance(failure, WorkerGroupError):
+        return failure.worker_failures
+    announced = getattr(failure, "preemption_info", None)  # of a PreemptionError, which not every Ray has
+    return dict.fromkeys(announced.preempted_ranks, failure) if announced is not None else {}
+
+
 def reason(error: Exception, nodes: list[str], worker_timeout: float) -> str:
     """Return why Ray Train's `fit` has failed with `error`.
 
     `nodes` has the name of each worker's node, by rank, as far as it is known; `worker_timeout` is in seconds.
     """
-    if isinstance(error, WorkerGroupError):
-        return first_cause(error.worker_failures, nodes, worker_timeout)
+    if failures := lost(error):
+        return first_cause(failures, nodes, worker_timeout)
     return f"Ray Train's controller: {last_line(getattr(error, 'controller_failure', error))}"
 
 
 _DEAD = "the process of {worker} died (killed, perhaps because it ran out of memory, or its node was lost)"
 # Parts of Ray's messages about a lost worker, and the sentence for each. The first that fits is used.
 _FATES = {
+    "interrupted by node preemption": "{worker} was lost because its node was taken away",
     "out of memory issue": "{worker} was killed because its node or pod ran out of memory; "
     "give it more memory, or use a smaller model, batch or data set",
     "worker process has died": _DEAD,

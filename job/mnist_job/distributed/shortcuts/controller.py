@@ -21,10 +21,10 @@ from ray.train.v2._internal.execution.failure_handling import DefaultFailurePoli
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from mnist_job.distributed import cluster
-from mnist_job.distributed.failures import refusal
+from mnist_job.distributed.failures import lost, refusal
 from mnist_job.distributed.fitting import OnLoss
 from mnist_job.errors import JobError
 
@@ -121,12 +121,12 @@ class _FailurePolicy(DefaultFailurePolicy):
         if refusal(training_failed_error) is not None:
             return FailureDecision.RAISE
         decision = super().make_decision(training_failed_error)
-        if isinstance(training_failed_error, WorkerGroupError):
+        if failures := lost(training_failed_error):
             try:
                 cluster.check_head_answers()
             except JobError as error:
                 raise _Ended(error) from training_failed_error
-            self._on_loss(training_failed_error.worker_failures, decision is FailureDecision.RETRY)
+            self._on_loss(failures, decision is FailureDecision.RETRY)
         return decision
 
 
