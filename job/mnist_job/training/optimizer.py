@@ -64,6 +64,7 @@ def _adam(
 ) -> None:
     step = tf.cast(optimizer.iterations + 1, tf.float32)
     powers = {"beta1_power": optimizer.beta_1**step, "beta2_power": optimizer.beta_2**step}
+    rate = optimizer.learning_rate  # once: a schedule is a dozen operations, as many as the rest of a variable's update
     for variable, (m, v), gradient in zip(variables, moments, gradients, strict=True):
         if gradient is not None:
             tf.raw_ops.ResourceApplyAdam(
@@ -71,7 +72,7 @@ def _adam(
                 m=m.value.handle,
                 v=v.value.handle,
                 **powers,
-                lr=optimizer.learning_rate,
+                lr=rate,
                 beta1=optimizer.beta_1,
                 beta2=optimizer.beta_2,
                 epsilon=optimizer.epsilon,
