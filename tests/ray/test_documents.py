@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits, load_iris
 
 from tests.conftest import PROGRAM, WAIT_SECONDS
 from tests.documents import ROOT, block
+from tests.unit.test_formats import records
 
 DATA, MODELS = ROOT / "docs/data.md", ROOT / "docs/models.md"
 
@@ -59,7 +60,7 @@ def test_from_a_folder_of_images_to_a_prediction(photographs):
     assert printed.partition("test accuracy")[2].splitlines()[0] == again.partition("test accuracy")[2].splitlines()[0]
 
 
-@pytest.mark.parametrize("name", ["arrays", "table"])
+@pytest.mark.parametrize("name", ["arrays", "table", "records"])
 def test_the_other_formats_in_a_dry_run(tmp_path, name):
     digits = load_digits()
     images, labels = (digits.images * 15).astype(np.uint8), digits.target
@@ -67,8 +68,15 @@ def test_the_other_formats_in_a_dry_run(tmp_path, name):
     flowers = load_iris(as_frame=True)
     species = flowers.target_names[flowers.target]
     flowers.data.assign(species=species).to_csv(tmp_path / "flowers.csv", index=False)
+    rows = zip(flowers.data.values.tolist(), species, strict=True)
+    records(tmp_path / "flowers.tfrecord", [{"size": x[:2], "form": x[2:], "species": name} for x, name in rows])
     printed = ran(["sh", "-ec", f"{block(name, DATA).strip()} --dry-run"], tmp_path)
-    assert {"arrays": "arrays: 10 classes, images of 8x8", "table": "flowers.csv: 3 classes, "}[name] in printed
+    expected = {
+        "arrays": "arrays: 10 classes, images of 8x8",
+        "table": "flowers.csv: 3 classes, ",
+        "records": "flowers.tfrecord: 3 classes, ",
+    }
+    assert expected[name] in printed
 
 
 def test_a_model_of_your_own(tmp_path):

@@ -8,7 +8,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from pyarrow import fs
 
 from mnist_job.cli import main
 from mnist_job.config.settings import JobConfig
@@ -108,6 +109,39 @@ def save_hugging_face(folder: Path) -> Path:
     return folder
 
 
+def records(file: Path, rows: Iterable[dict[str, Any]], compression: str = "") -> None:
+    """Write a TFRecord by TensorFlow. A list of numbers, a text or bytes is a feature."""
+    import tensorflow as tf
+
+    def feature(value: Any) -> Any:
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            return tf.train.Feature()
+        if isinstance(values[0], str | bytes):
+            texts = [one.encode() if isinstance(one, str) else one for one in values]
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
+        if isinstance(values[0], float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    with tf.io.TFRecordWriter(str(file), compression) as writer:
+        for row in rows:
+            features = {name: feature(value) for name, value in row.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+def save_tfrecord(folder: Path) -> Path:
+    for name, (images, labels) in PARTS.items():
+        rows = [
+            {"image": png(image), "label": label, "height": 4, "name": f"{label}.png"}
+            for image, label in zip(images, labels.tolist(), strict=True)
+        ]
+        part = "validation" if name == "val" else name
+        records(folder / f"digits-{part}.tfrecord-00000-of-00002", rows[:4])
+        records(folder / f"digits-{part}.tfrecord-00001-of-00002", rows[4:], "GZIP")
+    return folder
+
+
 FORMATS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "npz": (save_npz, {}),
     "idx": (save_idx, {}),
@@ -115,6 +149,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "csv": (save_csv, {"image_size": "4x5"}),
     "parquet": (save_parquet, {"image_size": "4x5"}),
     "hugging face": (save_hugging_face, {}),
+    "tfrecord": (save_tfrecord, {"features": "image"}),
 }
 
 
@@ -200,6 +235,74 @@ def test_arrays_of_any_rank_and_type(tmp_path, dtype):
     expected = {"bool": np.uint8, "float16": np.float32, "float64": np.float32}.get(dtype, np.dtype(dtype))
     assert found.dtype == expected
     np.testing.assert_array_equal(found, values.astype(expected))
+
+
+def test_numbers_and_text_in_a_tfrecord(tmp_path):
+    rows = [{"a": number, "b": [0.5, number + 0.25], "kind": "xy"[number % 2], "size": 1.5} for number in range(8)]
+    records(tmp_path / "all.tfrecord", rows)
+    with opened(tmp_path / "all.tfrecord", label="kind", features="b,a", test_fraction=0.25) as parts:
+        assert parts.class_names == ("x", "y")
+        train, test = parts.load("train"), parts.load("test")
+    assert sorted(np.concatenate([train.inputs, test.inputs]).tolist()) == [[0.5, n + 0.25, n] for n in range(8)]
+    assert (train.inputs[:, 2] % 2 == train.targets).all()
+    with opened(tmp_path / "all.tfrecord", label="size", features="a", test_fraction=0.25) as parts:
+        assert parts.load("train").targets.tolist() == [1.5] * 6
+
+
+BAD_RECORDS = {
+    "an example without it": ([{"label": 0, "a": 1.5}, {"label": 1}], "the column a is empty in row 1, counted from 0"),
+    "an empty feature": ([{"label": 0, "a": []}, {"label": 1, "a": 1}], "the column a is empty in row 0"),
+    "two types": (
+        [{"label": 0, "a": 1.5}, {"label": 1, "a": 1}],
+        "the feature a: is int64_list in example 1, and floa",
+    ),
+    "different lengths": (
+        [{"label": 0, "a": [1, 2]}, {"label": 1, "a": [3]}],
+        "the lists of the column a have different lengths",
+    ),
+    "no text": ([{"label": b"\xff", "a": 1}] * 2, "the column label has bytes that are no text"),
+    "no such feature": ([{"b": 1}], "has no column label; it has b; choose by --label"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECORDS)
+def test_a_tfrecord_that_is_no_table_is_refused(tmp_path, case):
+    rows, sentence = BAD_RECORDS[case]
+    records(tmp_path / "a.tfrecord", rows * 3)
+    with pytest.raises(DataError, match=sentence), opened(tmp_path / "a.tfrecord", test_fraction=0.5) as parts:
+        parts.load("train")
+
+
+@pytest.mark.parametrize("byte", [0, 8, 12, 30, -1])
+def test_a_damaged_tfrecord_is_refused(tmp_path, byte):
+    file = tmp_path / "a.tfrecord"
+    records(file, [{"label": number % 2, "a": number} for number in range(4)])
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1
+    for damaged in (content, file.read_bytes()[:byte]):
+        if damaged:
+            file.write_bytes(damaged)
+            told = "a.tfrecord: is truncated or damaged at record [03]$"
+            with pytest.raises(DataError, match=told), opened(file, test_fraction=0.5) as parts:
+                parts.load("train")
+
+
+def test_a_tfrecord_of_something_else_is_refused(tmp_path):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        writer.write(b"\xff no example")
+    told = "record 0 is no tf.train.Example"
+    with pytest.raises(DataError, match=told), opened(tmp_path / "a.tfrecord", test_fraction=0.5) as parts:
+        parts.load("train")
+
+
+def test_a_file_has_the_bytes_that_are_there(tmp_path):
+    """pyarrow would unpack it by its name, and its checksum would be that of something else."""
+    content = gzip.compress(b"text")
+    file = File(fs.LocalFileSystem(), str(tmp_path / "a.csv.gz"))
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    assert (file.read(), file.sha256()) == (content, hashlib.sha256(content).hexdigest())
 
 
 def test_images_of_floats_keep_their_values(tmp_path):

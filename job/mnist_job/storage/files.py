@@ -1,6 +1,7 @@
 """Files at a path or a URI: with pyarrow's file systems, and with fsspec for the schemes that pyarrow does not know."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def listed(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
     return sorted((entry for entry in found if not entry.base_name.startswith(".")), key=lambda entry: entry.base_name)
 
 
+def identity(filesystem: fs.FileSystem, paths: Sequence[str]) -> str:
+    """Return the paths of these files, with their sizes and the times of their last change. Raises OSError."""
+    return "\n".join(f"{one.path} {one.size} {one.mtime_ns}" for one in filesystem.get_file_info(list(paths)))
+
+
 @dataclass(frozen=True)
 class File:
     """A file or folder on a file system. `content` is the file's content, if it was already read."""
@@ -76,7 +82,7 @@ class File:
         """Return its content. Raises OSError."""
         if self.content is not None:
             return self.content
-        with self.filesystem.open_input_stream(self.path) as stream:
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:  # or pyarrow unpacks a .gz
             return bytes(stream.read())
 
     def write(self, content: bytes) -> None:
@@ -93,7 +99,7 @@ class File:
         """Return the SHA-256 of its content, in hexadecimal. Raises OSError."""
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
-        with self.filesystem.open_input_stream(self.path) as stream:
+        with self.filesystem.open_input_stream(self.path, compression=None) as stream:  # or pyarrow unpacks a .gz
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def copy_to(self, filesystem: fs.FileSystem, path: str) -> None:

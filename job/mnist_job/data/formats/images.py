@@ -42,11 +42,6 @@ class Images:
         with ThreadPoolExecutor(DECODERS) as decoders:
             return stacked(zip(paths, decoders.map(self._decoded, paths), strict=True), len(paths))
 
-    def identity(self) -> str:
-        """Return the names of the files, with their sizes and the times of their last change."""
-        found = self.filesystem.get_file_info(self.paths)
-        return "\n".join(f"{one.path} {one.size} {one.mtime_ns}" for one in found)
-
     def _decoded(self, path: str) -> npt.NDArray[np.uint8]:
         try:
             content = File(self.filesystem, path).read()

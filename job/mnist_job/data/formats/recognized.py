@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from pyarrow import fs
 
-from mnist_job.data.formats import idx, images, table
+from mnist_job.data.formats import idx, images, table, tfrecord
 from mnist_job.data.formats.whole import Samples, WholeParts
 from mnist_job.data.reading import NAMES, Part, Reading
 from mnist_job.errors import DataError
 from mnist_job.storage import files
 
-TABLES = (".csv", ".csv.gz", ".parquet")
-ZIP = b"PK"
+# train.csv, train-00000-of-00002.parquet, train.tfrecord-00000-of-00002, mnist-train.tfrecord.gz
+TABLE = re.compile(r".*\.(csv|csv\.gz|parquet|tfrecords?(-\d+-of-\d+)?(\.gz)?)", re.IGNORECASE)
+BY_NAME = re.compile(r".*\.(csv|tfrecords?(-\d+-of-\d+)?)(\.gz)?", re.IGNORECASE)
+RECORDS = re.compile(r"(.*-)?(?P<part>train|test|val|validation)\.tfrecord.*", re.IGNORECASE)
 BEGINNINGS = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
@@ -24,7 +26,8 @@ BEGINNINGS = {
     b"<": "a web page or XML; was the download refused?",
 }
 KNOWN = (
-    "an .npz, .csv or .parquet file, or a folder with images by class, with idx files, or with train.csv and test.csv"
+    "an .npz, .csv, .parquet or .tfrecord file, or a folder with images by class, with idx files, or with train.csv "
+    "and test.csv"
 )
 
 
@@ -39,14 +42,14 @@ def opened(place: str, reading: Reading) -> WholeParts | None:
         kind = filesystem.get_file_info(path).type
         if kind == fs.FileType.File:
             with filesystem.open_input_stream(path, compression=None) as stream:  # not unpacked by its name
-                beginning = bytes(stream.read(8))
+                beginning = bytes(stream.read(tfrecord.HEADER))
     except (OSError, ValueError):
         return None
     if kind == fs.FileType.Directory:
         return _folder(filesystem, path, where, reading)
-    if kind == fs.FileType.File and (beginning.startswith(table.PARQUET) or path.lower().endswith((".csv", ".csv.gz"))):
-        return _tables(filesystem, {"train": [path]}, where, reading)
-    if kind == fs.FileType.File and not beginning.startswith(ZIP):
+    if kind == fs.FileType.File:
+        if beginning.startswith(table.PARQUET) or tfrecord.begins(beginning) or BY_NAME.fullmatch(path):
+            return _tables(filesystem, {"train": [path]}, where, reading)
         told = next((told for start, told in BEGINNINGS.items() if beginning.startswith(start)), None)
         if told is not None:
             raise DataError(f"{where}: is {told}; expected {KNOWN}")
@@ -77,12 +80,13 @@ def _parts_of_tables(filesystem: fs.FileSystem, entries: Sequence[fs.FileInfo], 
     found: dict[Part, list[str]] = {}
     for entry in entries:
         name = entry.base_name.lower()
-        part = NAMES.get(re.split(r"[-._]", name, maxsplit=1)[0])
+        records = RECORDS.fullmatch(name)
+        part = NAMES.get(records["part"] if records else re.split(r"[-._]", name, maxsplit=1)[0])
         if entry.type == fs.FileType.Directory and name in NAMES:
             inside = files.listed(filesystem, entry.path)
-            paths = [one.path for one in inside if one.base_name.lower().endswith(TABLES)]
+            paths = [one.path for one in inside if TABLE.fullmatch(one.base_name)]
         else:
-            paths = [entry.path] if name.endswith(TABLES) and entry.type == fs.FileType.File else []
+            paths = [entry.path] if TABLE.fullmatch(name) and entry.type == fs.FileType.File else []
             if paths and part is None:
                 raise DataError(f"{where}: holds {entry.base_name}, whose name does not begin with train, test or val")
         if paths and part is not None:

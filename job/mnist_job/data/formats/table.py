@@ -1,4 +1,4 @@
-"""Tables: CSV and Parquet, read by pyarrow. One column has the targets, the others the inputs.
+"""Tables: CSV and Parquet, read by pyarrow, and TFRecord. One column has the targets, the others the inputs.
 
 A target that is text is the name of a class, an integer its number, and any other number a quantity. Inputs are
 numbers, lists of numbers of one length, or encoded images (as bytes, or as Hugging Face stores them, with `bytes`).
@@ -7,6 +7,7 @@ numbers, lists of numbers of one length, or encoded images (as bytes, or as Hugg
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from pyarrow import fs
 
-from mnist_job.data.formats import images
+from mnist_job.data.formats import images, tfrecord
 from mnist_job.data.formats.whole import Chosen, unpacked
 from mnist_job.data.npz import check_range
 from mnist_job.data.reading import Reading
@@ -39,16 +40,29 @@ class Table:
 
     def targets(self) -> npt.NDArray[Any] | list[str]:
         """Read the column of the targets. Raises DataError."""
-        parts = [targets(self._read(path, only_label=True), self.reading, path) for path in self.paths]
+        parts = self._targets
         if all(isinstance(part, list) for part in parts):
             return [name for part in parts for name in part]
         if any(isinstance(part, list) for part in parts):
             raise DataError(f"{self.paths[0]}: the column {self._label} is text in some files, and numbers in others")
         return np.concatenate(parts)
 
+    @cached_property
+    def _targets(self) -> list[npt.NDArray[Any] | list[str]]:
+        return [targets(self._read(path, only_label=True), self.reading, path) for path in self.paths]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of rows of each file."""
+        return tuple(len(part) for part in self._targets)
+
+    def file(self, number: int) -> npt.NDArray[Any]:
+        """Read the inputs of a file's rows. Raises DataError."""
+        return inputs(self._read(self.paths[number]), self.reading, self.paths[number])
+
     def inputs(self, chosen: Chosen) -> npt.NDArray[Any]:
         """Read the other columns: rows x numbers, or images. Raises DataError."""
-        whole = [inputs(self._read(path), self.reading, path) for path in self.paths]
+        whole = [self.file(number) for number in range(len(self.paths))]
         joined = whole[0] if len(whole) == 1 else np.concatenate(whole)
         return joined if chosen is None else joined[chosen]
 
@@ -58,6 +72,9 @@ class Table:
 
     def _read(self, path: str, *, only_label: bool = False) -> pa.Table:
         content = unpacked(File(self.filesystem, path))
+        if tfrecord.begins(content) or tfrecord.NAME in path.rsplit("/", 1)[-1].lower():
+            _check_columns(tfrecord.names(content, path), self.reading, path)
+            return tfrecord.read(content, path, [self._label] if only_label else None)
         try:
             if content.startswith(PARQUET):
                 file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
@@ -74,6 +91,13 @@ def targets(table: pa.Table, reading: Reading, where: str) -> npt.NDArray[Any] |
     """Return the targets of a table. Raises DataError."""
     name = reading.label or LABEL
     column = _whole(table, name, where)
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        try:
+            column = column.cast(pa.string())
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where}: the column {name} has bytes that are no text; a target is a number or a text"
+            ) from error
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found: list[str] = column.to_pylist()
         return found
@@ -123,9 +147,8 @@ def pixels(rows: npt.NDArray[Any], reading: Reading, where: str) -> npt.NDArray[
 def _check_columns(there: Sequence[str], reading: Reading, where: str) -> None:
     for name, flag in ((reading.label or LABEL, "--label"), *((one, "--features") for one in reading.features)):
         if name not in there:
-            listed = ", ".join(there[:MOST_NAMED]) + (
-                f" and {len(there) - MOST_NAMED} more" * (len(there) > MOST_NAMED)
-            )
+            listed = ", ".join(there[:MOST_NAMED]) or "none"
+            listed += f" and {len(there) - MOST_NAMED} more" * (len(there) > MOST_NAMED)
             raise DataError(f"{where}: has no column {name}; it has {listed}; choose by {flag}")
 
 
