@@ -11,7 +11,7 @@ from mnist_job.data import preparation, shards, sources
 from mnist_job.data.arrays import Split
 from mnist_job.data.preparation import Plan
 from mnist_job.data.reading import Reading
-from mnist_job.distributed.preparing import Done, Sums, Writer
+from mnist_job.distributed.writer import Done, Sums, Writer
 from mnist_job.errors import DataError, UsageError
 from tests.unit.test_formats import CLASSES, FORMATS, PARTS, by_class, png, save_images
 

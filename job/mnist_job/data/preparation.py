@@ -7,7 +7,8 @@ which mixes the rows of some shards at a time, is as good as one of all rows. Va
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ from mnist_job.config.settings import PrepareConfig
 from mnist_job.data import arrays, dataset, fits, manifest, split
 from mnist_job.data.arrays import Split
 from mnist_job.data.formats.images import Images
+from mnist_job.data.formats.table import Table
 from mnist_job.data.formats.whole import WholeParts
+from mnist_job.data.manifest import Form
 from mnist_job.data.reading import Part
 from mnist_job.data.sources import Parts, Source
+from mnist_job.errors import DataError
+from mnist_job.storage import files
 
 SHUFFLE_SEED = 0  # not --seed: each epoch has an order of its own
 Rows = npt.NDArray[np.int64]
@@ -40,7 +45,58 @@ class Unread:
 
     def update(self, digest: "hashlib._Hash") -> None:
         """Add the names of the files to the hash, with their sizes and the times of their last change."""
-        digest.update(self.images.identity().encode())
+        digest.update(files.identity(self.images.filesystem, self.images.paths).encode())
+
+
+@dataclass(frozen=True)
+class InFiles:
+    """Rows of tables, which are read a file at a time.
+
+    Attributes:
+        table: the files.
+        counts: the number of rows of each file.
+        targets: the targets of all rows.
+        part: the part that they are, for messages.
+        where: the place of the data set, for messages.
+
+    """
+
+    table: Table
+    counts: tuple[int, ...]
+    targets: npt.NDArray[Any]
+    part: Part
+    where: str
+
+    @cached_property
+    def form(self) -> Form:
+        """What every row must look like: as the first one does."""
+        return Form.of(self.read(np.zeros(1, np.int64)))
+
+    def path(self, number: int) -> str:
+        """Return the path of a file."""
+        return self.table.paths[number]
+
+    def file(self, number: int) -> npt.NDArray[Any]:
+        """Read the inputs of a file. Raises DataError."""
+        return self.table.file(number)
+
+    def split(self, inputs: npt.NDArray[Any], rows: Rows) -> Split:
+        """Return the samples of these rows, whose inputs are given. Raises DataError."""
+        return arrays.part((inputs, self.targets[rows]), self.part, self.where)
+
+    def read(self, rows: Rows) -> Split:
+        """Read a few samples: all files that have one of them. Raises DataError."""
+        firsts = np.cumsum([0, *self.counts])
+        numbers = np.searchsorted(firsts, rows, side="right") - 1
+        found = {number: self.file(number) for number in np.unique(numbers).tolist()}
+        inputs = [
+            found[number][row - firsts[number]] for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
+        ]
+        return self.split(np.stack(inputs), rows)
+
+    def update(self, digest: "hashlib._Hash") -> None:
+        """Add the names of the files to the hash, with their sizes and the times of their last change."""
+        digest.update(files.identity(self.table.filesystem, self.table.paths).encode())
 
 
 @dataclass(frozen=True)
@@ -63,11 +119,14 @@ class InMemory:
         dataset.update(digest, self.split)
 
 
+Samples = Unread | InFiles | InMemory
+
+
 @dataclass(frozen=True)
 class Planned:
     """A part to write: its samples in the order of the shards, and how many are in a shard."""
 
-    samples: Unread | InMemory
+    samples: Samples
     rows: Rows
     per_shard: int
 
@@ -91,7 +150,7 @@ class Plan:
 
 
 def plan(config: PrepareConfig, data: Source) -> Plan:
-    """Find the samples of all parts, and divide them into shards. Image files are not read yet.
+    """Find the samples of all parts, and divide them into shards. Of images and tables, only the targets are read yet.
 
     Raises DataError if a part is empty or has a class that the training part does not have, and UsageError if a setting
     does not suit the data.
@@ -120,11 +179,16 @@ def _parts(opened: Parts) -> list[Part]:
     return ["train", "val", "test"] if opened.has_validation else ["train", "test"]
 
 
-def _found(opened: Parts, part: Part, where: str) -> tuple[Unread | InMemory, Rows]:
+def _found(opened: Parts, part: Part, where: str) -> tuple[Samples, Rows]:
     if isinstance(opened, WholeParts):
         samples, targets, chosen = opened.found(part)
+        if not len(targets):
+            raise DataError(f"{where}: the part {part} is empty")
+        rows = np.arange(len(targets)) if chosen is None else chosen
         if isinstance(samples, Images):
-            return Unread(samples, targets, part, where), np.arange(len(targets)) if chosen is None else chosen
+            return Unread(samples, targets, part, where), rows
+        if isinstance(samples, Table):  # a copy, without what it remembers
+            return InFiles(replace(samples), samples.counts, targets, part, where), rows
     whole = opened.load(part)
     return InMemory(whole), np.arange(len(whole))
 

@@ -1,133 +1,48 @@
-"""Write the shards of a prepared data set, by Ray Data: each in a task, which reads its samples, on any node.
+"""Write the shards of a prepared data set, by Ray Data: each in a task, which reads its samples, on any node."""
 
-A shard has the hash of the preparation in it. So an interrupted preparation goes on: a task whose shard is there reads
-what it needs to know of it, and writes nothing. A file of anything else in its place is never replaced.
-"""
-
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import ray.data
-from pyarrow import fs
 from pydantic import TypeAdapter
 
-from mnist_job.data import shards
-from mnist_job.data.arrays import Split
-from mnist_job.data.manifest import Shard
-from mnist_job.data.preparation import Plan, Planned
+from mnist_job.data.preparation import InFiles, Plan
 from mnist_job.data.reading import Part
-from mnist_job.errors import DataError, JobError, one_line
-from mnist_job.storage.files import File
-
-PREPARATION, SUMS = "preparation", "sums"
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What is counted of the samples of a shard.
-
-    Attributes:
-        of_class: the number of samples of each class, up to the last one that there is; empty for quantities.
-        largest: the largest absolute value of the inputs.
-        total: the sum of all numbers of the inputs.
-        squares: the sum of their squares.
-        numbers: how many there are.
-
-    """
-
-    of_class: tuple[int, ...]
-    largest: float
-    total: float
-    squares: float
-    numbers: int
-
-    @classmethod
-    def of(cls, split: Split) -> "Sums":
-        """Count these samples."""
-        numbers = split.inputs.reshape(-1).astype(np.float64)
-        of_class = tuple(np.bincount(split.targets).tolist()) if split.has_classes else ()
-        return cls(of_class, float(abs(numbers).max()), float(numbers.sum()), float(numbers @ numbers), len(numbers))
-
-
-@dataclass(frozen=True)
-class Done:
-    """A shard that is written, with what was counted of it."""
-
-    part: Part
-    number: int
-    shard: Shard
-    sums: Sums
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Writes shards into a folder.
-
-    Attributes:
-        filesystem: the file system of the folder.
-        folder: its path there.
-        preparation: the hash of what is prepared.
-
-    """
-
-    filesystem: fs.FileSystem
-    folder: str
-    preparation: str
-
-    def write(self, part: Part, number: int, planned: Planned) -> Done:
-        """Write a shard of a part, unless it is there already. It appears whole, or not at all. Raises DataError."""
-        rows = planned.shard(number)
-        name = f"{part}/{number:06}.arrow"
-        file = File(self.filesystem, f"{self.folder}/{name}")
-        if file.exists():
-            content = file.read()
-            about = self._about(content)
-            if about.get(PREPARATION) != self.preparation:
-                raise DataError(f"{file.path}: is not a shard of this data set; choose another destination")
-            sums = TypeAdapter(Sums).validate_json(about[SUMS])
-        else:
-            split = planned.samples.read(rows)
-            sums = Sums.of(split)
-            content = shards.written(split, {PREPARATION: self.preparation, SUMS: json.dumps(asdict(sums))})
-            self.put(name, content)
-        return Done(part, number, Shard.of(name, len(rows), content), sums)
-
-    def put(self, name: str, content: bytes) -> None:
-        """Write a file that is not there. It appears whole, or not at all."""
-        path = f"{self.folder}/{name}"
-        self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        File(self.filesystem, path).write(content)
-
-    def _about(self, content: bytes) -> dict[str, str]:
-        try:
-            return shards.described(content)
-        except (OSError, ValueError):
-            return {}
+from mnist_job.distributed import shuffling
+from mnist_job.distributed.writer import Done, Writer, named, told
+from mnist_job.errors import DataError
 
 
 def written(plan: Plan, writer: Writer, *, verbose: bool) -> Iterator[Done]:
     """Write all shards, and yield each one when it is there, in any order. Raises DataError."""
-    there = {part: ray.put(planned) for part, planned in plan.parts.items()}
-    tasks = [{"part": part, "number": n} for part, planned in plan.parts.items() for n in range(planned.shards)]
-
-    def write(task: dict[str, Any]) -> dict[str, str]:
-        part, number = task["part"], int(task["number"])
-        try:
-            done = writer.write(part, number, ray.get(there[part]))
-            return {"done": json.dumps(asdict(done)), "refused": ""}
-        except JobError as error:  # Ray Data would wrap it in a traceback of several processes
-            return {"done": "", "refused": str(error)}
-        except OSError as error:
-            return {"done": "", "refused": f"{writer.folder}: cannot be written: {one_line(error, 200)}"}
-
     ray.data.DataContext.get_current().enable_progress_bars = False
     if not verbose:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    for row in ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(write).iter_rows():
+    for row in _rows(plan, writer):
         if row["refused"]:
             raise DataError(row["refused"])
         yield TypeAdapter(Done).validate_json(row["done"])
+
+
+def _rows(plan: Plan, writer: Writer) -> Iterator[dict[str, str]]:
+    """Write all shards. Yield, for each one, its `Done` as JSON, or why it is `refused`."""
+    there = {part: ray.put(planned) for part, planned in plan.parts.items()}
+    tasks: list[dict[str, Any]] = []
+    in_files: list[tuple[Part, set[int]]] = []
+    for part, planned in plan.parts.items():
+        numbers, new = set(range(planned.shards)), set[int]()
+        if isinstance(planned.samples, InFiles):
+            before = writer.there(part)
+            new = {number for number in numbers if named(part, number) not in before}
+            in_files += [(part, new)] if new else []
+        tasks += [{"part": part, "number": number} for number in sorted(numbers - new)]
+
+    def write(task: dict[str, Any]) -> dict[str, str]:
+        part, number = task["part"], int(task["number"])
+        return told(lambda: writer.write(part, number, ray.get(there[part])), writer.folder)
+
+    if tasks:
+        yield from ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(write).iter_rows()
+    for part, numbers in in_files:
+        yield from shuffling.written(part, plan.parts[part], numbers, writer)

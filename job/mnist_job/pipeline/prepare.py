@@ -12,7 +12,7 @@ from mnist_job.data.manifest import Form, Manifest, Shard
 from mnist_job.data.preparation import Plan
 from mnist_job.data.reading import Part, Reading
 from mnist_job.distributed import cluster, preparing
-from mnist_job.distributed.preparing import Done, Writer
+from mnist_job.distributed.writer import Done, Writer
 from mnist_job.errors import DataError, UsageError, one_line
 from mnist_job.log import Log
 from mnist_job.storage import files
@@ -32,6 +32,8 @@ def prepare(config: PrepareConfig, log: Log) -> None:
     source = sources.read(config.data, config.code, Reading.of(config))
     if source.function is not None:
         raise UsageError(f"{config.data}: is a function, whose data are in memory anyway; train on it directly")
+    if source.prepared is not None:
+        raise UsageError(f"--data {source.place}: is a prepared data set already; train on it")
     plan = preparation.plan(config, source)
     try:
         filesystem, folder = files.resolve(place)
