@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mnist_job.config.settings import JobConfig
 from mnist_job.models import source
 from mnist_job.phases import PHASES
-from ops.benchmark import measure, rows, tables
+from ops.benchmark import measure, rows, steps, tables
 
 OUTCOME = {
     "phases": {
@@ -116,6 +117,17 @@ def test_a_rows_module_takes_the_arguments_that_the_row_gives(row: rows.Row):
     for arguments in mains:
         names = [argument.arg for argument in arguments.args if argument.arg != "folder"]
         assert len(names) - len(arguments.defaults) <= 1 + len(row.module[1:]) <= len(names)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_is_measured(tmp_path, processes):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (200, 28, 28), np.uint8), np.arange(200) % 10
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    (row,) = steps.measured(str(tmp_path / "data.npz"), [steps.Host()] * processes, ["32:8,4"])
+    assert (row["workers"], row["batch"], row["hidden"], row["parameters"]) == (processes, 32, [8, 4], 6366)
+    assert row["step"] > 0
+    assert ("all_reduce" in row) == (processes == 2)
 
 
 def test_the_benchmarks_own_lock_has_the_versions_that_the_tests_run_with():

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 
+from mnist_job.data.arrays import Split
 from mnist_job.errors import DataError
 from mnist_job.evaluation.measures import MOST_DENSE, Answers, Evaluation, confidence_interval, measure, most_confident
 
@@ -49,7 +50,7 @@ def test_the_size_of_the_batches_changes_no_digit(classes):
     for batch in (1, 100, 1234):
         batches = (probabilities[at : at + batch] for at in range(0, 1234, batch))
         answers = Answers.collected(batches, labels, "y_test")
-        found.append((measure(answers, labels), most_confident(answers, labels, images)))
+        found.append((measure(answers, labels), most_confident(answers, labels, Split(images, labels), (0, 255))))
     assert found[0] == found[1] == found[2]
     # The loss is the same, to the last digit, as if it were computed at once.
     epsilon = np.finfo(np.float32).eps

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_job.data.arrays import Split
 from mnist_job.evaluation.measures import LONGEST_SIDE, MOST_MISTAKES, Answers, Mistake
 from mnist_job.evaluation.measures import most_confident as most_confident_of
 
 
 def most_confident(probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray) -> list[Mistake]:
-    return most_confident_of(Answers.collected([probabilities], labels, "y_test"), labels, images)
+    answers, extremes = Answers.collected([probabilities], labels, "y_test"), (float(images.min()), float(images.max()))
+    return most_confident_of(answers, labels, Split(images, labels), extremes)
 
 
 def picture(png: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mnist_job.cli import main
 from mnist_job.config import sources
 from mnist_job.config.settings import EvaluateConfig, JobConfig
+from mnist_job.data.arrays import Split
 from mnist_job.evaluation.measures import Answers, Evaluation, measure, most_confident
 from mnist_job.phases import PHASES
 from mnist_job.pipeline import job
@@ -74,7 +75,7 @@ def evaluation(classes: int = 4, images: int = 300, shape: tuple[int, ...] = (8,
     labels = np.where(random.random(images) < 0.5, probabilities.argmax(axis=1), random.integers(0, classes, images))
     pixels = random.integers(0, 256, (images, *shape), dtype=np.uint8)
     answers = Answers.collected([probabilities], labels, "y_test")
-    mistakes = most_confident(answers, labels, pixels)
+    mistakes = most_confident(answers, labels, Split(pixels, labels), (float(pixels.min()), float(pixels.max())))
     return replace(measure(answers, labels), image_shape=list(shape), mistakes=mistakes)
 
 

@@ -16,6 +16,8 @@ from mnist_job.data.arrays import Split
 from mnist_job.data.shards import Prepared
 from mnist_job.data.stream import StreamedPart
 from mnist_job.errors import DataError, UsageError
+from mnist_job.evaluation.measures import MOST_MISTAKES
+from mnist_job.evaluation.task import classified, compiled_metrics
 from mnist_job.models import origin, reference
 from mnist_job.training import optimizer, pace
 from mnist_job.training.batches import Batches, ResidentBatches, Share
@@ -77,11 +79,41 @@ def test_the_summary_is_that_of_the_manifest(digits):
     assert (summary.image_shape, summary.scale, summary.most_workers) == ((8, 8), 16.0, 5)
     assert verify.load_training(config, source, summary.training_facts).facts == summary.training_facts
     test = verify.load_test(source, summary.test_facts)
-    np.testing.assert_array_equal(test.inputs, dataset.load_test(sources.read("digits"))[0].inputs)
+    in_memory = dataset.load_test(sources.read("digits"))[0].inputs_of(np.arange(360))
+    np.testing.assert_array_equal(np.concatenate([piece.inputs for piece in test.pieces()]), in_memory)
     with pytest.raises(UsageError, match=r"--validation-fraction 0\.3: .* has its own validation part"):
         dataset.check(config.model_copy(update={"validation_fraction": 0.3}), source)
     with pytest.raises(DataError, match="1149 training images are fewer than one batch of 1150"):
         dataset.check(config.model_copy(update={"batch_size": 1150}), source)
+
+
+def test_the_evaluation_reads_shard_by_shard_and_gives_the_digits_of_the_data_in_memory(digits, monkeypatch):
+    network = reference.build((8, 8), 10, 16, (8,))
+    network.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    there, whole = StreamedPart(digits, "test"), dataset.load_test(sources.read("digits"))[0]
+    read, names = Prepared.read, []
+
+    def noted(self, shard):
+        names.append(shard.file)
+        return read(self, shard)
+
+    monkeypatch.setattr(Prepared, "read", noted)
+    ours = classified(network, there, "the model", "digits")
+    shards_of_test = [shard.file for shard in digits.manifest.parts["test"]]
+    assert names[: len(shards_of_test)] == shards_of_test
+    assert len(set(names[len(shards_of_test) :])) == len(names[len(shards_of_test) :])  # once more, for the mistakes
+    expected = classified(network, whole, "the model", "digits")
+    assert ours.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert replace(ours, loss=0, mistakes=[]) == replace(expected, loss=0, mistakes=[])
+    assert len(ours.mistakes) == MOST_MISTAKES
+    for mine, theirs in zip(ours.mistakes, expected.mistakes, strict=True):
+        assert mine.probability == pytest.approx(theirs.probability, rel=1e-5)
+        assert mine.index == theirs.index or mine.probability == pytest.approx(theirs.probability, rel=1e-6)
+    measured = compiled_metrics(network, there, "the model")
+    assert measured == pytest.approx(compiled_metrics(network, whole, "the model"), rel=1e-6)
+    assert measured["accuracy"] == pytest.approx(ours.accuracy)
+    rows = np.array([359, 0, 61, 60])
+    np.testing.assert_array_equal(there.inputs_of(rows), whole.inputs_of(rows))
 
 
 def test_classes_have_their_weights(digits):

@@ -3,9 +3,9 @@
 Integers are classes, floats are quantities. Rows with a single 1 and zeros are classes too, in one-hot form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,48 @@ class Split:
     def has_classes(self) -> bool:
         """Whether the targets are class numbers."""
         return bool(self.targets.dtype.kind == "i")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample's inputs."""
+        return self.inputs.shape[1:]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The number of samples of each piece."""
+        return [len(self)]
+
+    def pieces(self) -> Iterator["Split"]:
+        """Yield all samples, as one piece."""
+        yield self
+
+    def inputs_of(self, rows: npt.NDArray[np.int64]) -> Inputs:
+        """Return the inputs of the samples with these numbers."""
+        return self.inputs[rows]
+
+
+class Samples(Protocol):
+    """The samples of a part, in memory or read when they are needed."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are class numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample's inputs."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The number of samples of each piece."""
+
+    def pieces(self) -> Iterator[Split]:
+        """Yield all samples in their order, a piece at a time. Raises DataError."""
+
+    def inputs_of(self, rows: npt.NDArray[np.int64]) -> Inputs:
+        """Return the inputs of a few samples, by their numbers. Raises DataError."""
 
 
 def parts(returned: object, where: str) -> dict[str, Split]:

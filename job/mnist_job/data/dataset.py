@@ -18,10 +18,11 @@ from mnist_job.config.setting import declared
 from mnist_job.config.sources import flag
 from mnist_job.config.training import SplitSettings, TrainingDataSettings
 from mnist_job.data import fits, prepared, sources, split
-from mnist_job.data.arrays import Split
+from mnist_job.data.arrays import Samples, Split
 from mnist_job.data.described import EXAMPLES, Facts, Summary, Training
 from mnist_job.data.fits import shape_text
 from mnist_job.data.sources import Parts, Source
+from mnist_job.data.stream import StreamedPart
 from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
 
@@ -153,10 +154,10 @@ def held_out(config: SplitSettings, strata: npt.NDArray[np.int32], where: str) -
     return split.stratified(strata, len(strata) - at, config.seed)
 
 
-def load_test(data: Source) -> tuple[Split, Facts]:
-    """Load the held-out test data, and return their facts, too. Raises DataError."""
+def load_test(data: Source) -> tuple[Samples, Facts]:
+    """Load the held-out test data, or open them if they are prepared. Return their facts, too. Raises DataError."""
     if (there := data.prepared) is not None:
-        return there.part("test"), prepared.test_facts(there)
+        return StreamedPart(there, "test"), prepared.test_facts(there)
     with data.opened() as parts:
         test = parts.load("test")
     return test, test_facts(test)

@@ -48,10 +48,6 @@ class Prepared:
             form.one_hot,
         )
 
-    def part(self, part: str) -> Split:
-        """Read a whole part into memory. Raises DataError, as `read` does."""
-        return joined([self.read(shard) for shard in self.manifest.parts[part]])
-
     def _verified(self, shard: Shard, where: str) -> bytes:
         """Return the content of the file, read again if it is not whole. Raises DataError."""
         pause = FIRST_PAUSE_SECONDS

@@ -5,7 +5,6 @@ use, the next one, and the one after it that is being put together. With shards 
 streams and two workers, these are at most 24 / 2 * 2 * 8 = 192 MiB for the windows, and three times CHUNK_BYTES.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -137,12 +136,13 @@ class Reader:
         form, samples = self.data.manifest.form, len(streams)
         inputs = aligned_empty((samples, form.words * WORD_BYTES), np.uint8)
         inputs[:, form.row_bytes :] = 0
+        rows_of_inputs = _as_items(inputs, form.row_bytes)
         targets = np.empty((samples, *form.targets), form.target_dtype)
         weights = np.empty(samples, np.float32) if form.has_weights else None
         for stream, cursor in cursors.items():
             at = np.flatnonzero(streams == stream)
             for places, split, rows in cursor.found(at, positions[at]):
-                inputs[places, : form.row_bytes] = _bytes(split.inputs)[rows]
+                rows_of_inputs[places] = _as_items(split.inputs, form.row_bytes)[rows]
                 targets[places] = split.targets[rows]
                 if weights is not None and split.weights is not None:
                     weights[places] = split.weights[rows]
@@ -190,8 +190,9 @@ class _Cursor:
         return window, joined(parts)
 
 
-def _bytes(inputs: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return inputs.reshape(len(inputs), math.prod(inputs.shape[1:])).view(np.uint8)
+def _as_items(rows: npt.NDArray[Any], size: int) -> npt.NDArray[np.void]:
+    """Return the first bytes of each row as one item. NumPy copies such items in a quarter of the time of bytes."""
+    return np.ndarray((len(rows),), np.dtype((np.void, size)), rows, strides=rows.strides[:1])
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
@@ -225,6 +226,40 @@ class StreamedPart:
     def streams(self) -> int:
         """The number of streams, and so of the most workers that can read it."""
         return min(STREAMS, len(self.prepared.manifest.parts[self.part]))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the targets are class numbers."""
+        return self.prepared.manifest.form.has_classes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample's inputs."""
+        return self.prepared.manifest.form.shape
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The number of samples of each shard."""
+        return [shard.rows for shard in self._shards]
+
+    def pieces(self) -> Iterator[Split]:
+        """Yield the shards in their order. The next one is read while one is in use. Raises DataError."""
+        return _ahead(map(self.prepared.read, self._shards))
+
+    def inputs_of(self, rows: Rows) -> npt.NDArray[Any]:
+        """Return the inputs of a few samples, by their numbers. Reads the shards that have them. Raises DataError."""
+        firsts = np.cumsum([0, *(shard.rows for shard in self._shards)])
+        numbers = np.searchsorted(firsts, rows, side="right") - 1
+        form = self.prepared.manifest.form
+        found = np.empty((len(rows), *form.shape), form.dtype)
+        for number in np.unique(numbers):
+            here = numbers == number
+            found[here] = self.prepared.read(self._shards[number]).inputs[rows[here] - firsts[number]]
+        return found
+
+    @property
+    def _shards(self) -> tuple[Shard, ...]:
+        return self.prepared.manifest.parts[self.part]
 
     def reader(self, batch_size: int, rank: int, workers: int) -> Reader:
         """Return the reader of a worker."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from mnist_job.config.training import TrainingDataSettings
 from mnist_job.data import dataset
-from mnist_job.data.arrays import Split
+from mnist_job.data.arrays import Samples
 from mnist_job.data.described import Facts, Training
 from mnist_job.data.sources import Source
 from mnist_job.errors import DataError, UsageError
@@ -23,8 +23,8 @@ def load_training(config: TrainingDataSettings, data: Source, checked: Facts) ->
     return training
 
 
-def load_test(data: Source, checked: Facts) -> Split:
-    """Load the test data on this node.
+def load_test(data: Source, checked: Facts) -> Samples:
+    """Load the test data on this node, or open them if they are prepared.
 
     Raises DataError, with the name of the node, if they differ from the data that the driver checked.
     """

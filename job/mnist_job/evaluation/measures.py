@@ -6,7 +6,7 @@ The answers come batch by batch, to keep only a part of them in memory.
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnist_job.data.arrays import Inputs
+from mnist_job.data.arrays import Inputs, Samples
 from mnist_job.data.fits import check_labels_below
 from mnist_job.errors import EvaluationError
 
@@ -104,6 +104,12 @@ class Answers:
     likelihood: npt.NDArray[np.floating[Any]]
 
     @classmethod
+    def joined(cls, pieces: Sequence["Answers"]) -> "Answers":
+        """Return the answers to several pieces, one after another."""
+        of_images = [(piece.predicted, piece.confidence, piece.likelihood) for piece in pieces]
+        return cls(pieces[0].classes, *(np.concatenate(values) for values in zip(*of_images, strict=True)))
+
+    @classmethod
     def collected(cls, batches: Iterable[npt.NDArray[np.floating[Any]]], labels: Labels, where: str) -> "Answers":
         """Collect the answers from batches of probabilities (images x classes), in the order of `labels`.
 
@@ -165,15 +171,18 @@ def confidence_interval(hits: int, samples: int, confidence: float = 0.95) -> tu
     return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
 
 
-def most_confident(answers: Answers, labels: Labels, images: Inputs) -> list[Mistake]:
-    """Return up to MOST_MISTAKES mistakes, the one with the highest probability first."""
+def most_confident(answers: Answers, labels: Labels, test: Samples, extremes: tuple[float, float]) -> list[Mistake]:
+    """Return up to MOST_MISTAKES mistakes, the one with the highest probability first.
+
+    `extremes` are the smallest and the largest number of all images of the test data.
+    """
     predicted, confidence = answers.predicted, answers.confidence
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")[:MOST_MISTAKES]]
-    black, white = min(float(images.min()), 0.0), float(images.max())
+    black, white = min(extremes[0], 0.0), extremes[1]
     return [
-        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(images[i], black, white))
-        for i in chosen
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(confidence[i]), _png(image, black, white))
+        for i, image in zip(chosen, test.inputs_of(chosen), strict=True)
     ]
 
 

@@ -3,6 +3,7 @@
 import importlib
 import math
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mnist_job.bounds import EVALUATION_RETRIES, HEAD_START_SECONDS
 from mnist_job.config.parts import EvaluatorSettings
 from mnist_job.data import verify
-from mnist_job.data.arrays import Split
+from mnist_job.data.arrays import Samples
 from mnist_job.data.described import Facts
 from mnist_job.data.sources import Source
 from mnist_job.distributed import cluster
@@ -143,21 +144,30 @@ class _Process:
                 network = loaded(held, candidate, compiled=not only_classes, on_gpu=self._config.evaluate_on_gpu)
                 metrics = {} if only_classes else compiled_metrics(network, test, name)
                 if test.has_classes and saved_model.is_classifier(network):
-                    result = replace(_classified(network, test, name, data.place), metrics=metrics)
+                    result = replace(classified(network, test, name, data.place), metrics=metrics)
                 else:
                     result = _measured(metrics, len(test), name)
         except JobError:
             raise
         except Exception as error:  # as text: the driver would import TensorFlow to unpickle its exceptions
             raise saved_model.refused(name, f"the evaluation failed: {type(error).__name__}: {error}") from error
-        return replace(result, image_shape=list(test.inputs.shape[1:])), held.sha256()
+        return replace(result, image_shape=list(test.shape)), held.sha256()
 
 
-def _classified(network: "keras.Model", test: Split, name: str, place: str) -> Evaluation:
-    batches = saved_model.probabilities(network, test.inputs, name)
-    answers = Answers.collected(batches, test.targets, f"{place}: y_test")
-    mistakes = most_confident(answers, test.targets, test.inputs)
-    return replace(measure(answers, test.targets), mistakes=mistakes)
+def classified(network: "keras.Model", test: Samples, name: str, place: str) -> Evaluation:
+    """Measure a classifier on the test data, which are read once, and a second time for the mistakes that are shown.
+
+    Raises EvaluationError, whose message calls the model `name`, and DataError.
+    """
+    answers, labels, extremes = [], [], []
+    for piece in test.pieces():
+        batches = saved_model.probabilities(network, piece.inputs, name)
+        answers.append(Answers.collected(batches, piece.targets, f"{place}: y_test"))
+        labels.append(piece.targets)
+        extremes += [float(piece.inputs.min()), float(piece.inputs.max())]
+    every, true = Answers.joined(answers), np.concatenate(labels)
+    mistakes = most_confident(every, true, test, (min(extremes), max(extremes)))
+    return replace(measure(every, true), mistakes=mistakes)
 
 
 def _measured(metrics: dict[str, float], samples: int, name: str) -> Evaluation:
@@ -205,7 +215,7 @@ def loaded(model: files.File, candidate: Candidate, *, compiled: bool, on_gpu: b
             raise saved_model.refused(candidate.name, f"cannot be loaded: {told(error)}") from error
 
 
-def compiled_metrics(network: "keras.Model", test: Split, name: str) -> dict[str, float]:
+def compiled_metrics(network: "keras.Model", test: Samples, name: str) -> dict[str, float]:
     """Return the loss and the metrics that the model was compiled with, over all test images. Empty if it was not.
 
     Raises EvaluationError, whose message calls the model `name`, if they cannot be computed or one is not finite.
@@ -215,12 +225,19 @@ def compiled_metrics(network: "keras.Model", test: Split, name: str) -> dict[str
     if not network.compiled:
         return {}
     try:
-        targets = np.asarray(Compiled(network, 1e-3, test[:1]).targets(test.targets))
+        targets = Compiled(network, 1e-3, next(test.pieces())[:1]).targets
     except UsageError as error:
         raise saved_model.refused(name, str(error)) from error
-    found = network.evaluate(
-        test.inputs, targets, sample_weight=test.weights, batch_size=BATCH, verbose=0, return_dict=True
-    )
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        for piece in test.pieces():
+            for start in range(0, len(piece), BATCH):
+                batch = piece[start : start + BATCH]
+                weights = () if batch.weights is None else (batch.weights,)
+                yield (batch.inputs, np.asarray(targets(batch.targets)), *weights)
+
+    steps = sum(-(-size // BATCH) for size in test.sizes)
+    found = network.evaluate(batches(), steps=steps, verbose=0, return_dict=True)
     measured = {metric: float(value) for metric, value in found.items()}
     if wrong := [metric for metric, value in measured.items() if not math.isfinite(value)]:
         raise saved_model.refused(name, f"its compiled {wrong[0]} on the test data is not finite; nothing is published")
