@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from mnist_job.config.training import DATA_SETS
 from tests.chart.rendering import NAMESPACE, RELEASE, Manifests, notes, render
 
 PUSHGATEWAY = {"metrics": {"pushgateway": {"deploy": {"enabled": True}}}}
@@ -99,10 +100,9 @@ def test_names_are_resolved(component, protocol):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"settings": {"data": "mnist"}}, True),
+        *(({"settings": {"data": name}}, name != "digits") for name in DATA_SETS),
         ({"settings": {"data": "https://example.com/x.npz"}}, True),
         ({"settings": {"data": "digits"}, "storage": {"uri": "s3://bucket"}}, True),
-        ({"settings": {"data": "digits"}}, False),
         ({"settings": {"data": "/storage/x.npz"}}, False),
         ({"settings": {"data": "file:///storage/x.npz"}}, False),
     ],

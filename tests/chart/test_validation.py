@@ -5,6 +5,7 @@ import re
 import pytest
 from helm_python import Chart, HelmRenderError
 
+from mnist_job.config.training import DATA_SETS
 from tests.chart.rendering import render
 
 GROUP = {"replicas": 1, "gpus": 0, "resources": {}}
@@ -91,7 +92,7 @@ def several(number: int) -> dict:
         ({"storage": {"credentialsSecret": "s3"}}, r"storage.credentialsSecret: neither .* is a URI.*; unset it"),
         (
             {"settings": {"data": "mnist.npz"}},
-            r"settings.data: mnist.npz is a relative path, .*; use mnist, digits, an absolute path .*",
+            r"settings.data: mnist.npz is a relative path, .*; use mnist, .*, cifar100, digits, an absolute path .*",
         ),
         ({"settings": {"data": "s3://key:secret@b/x.npz"}}, r"settings.data: .* a password, .*; put it into .*"),
         ({"env": [{"name": "MNIST_JOB_EPOCHS", "value": "1"}]}, r"env: MNIST_JOB_EPOCHS .*; set settings.epochs .*"),
@@ -162,6 +163,8 @@ def test_a_rule_is_told_as_a_sentence(values, sentence):
         {"image": {"digest": "sha256:" + "0" * 64}, "workerGroups": {"default": {"gpus": 1}}},
         {"storage": NO_CLAIM | {"uri": "s3://bucket/runs", "credentialsSecret": "s3"}},
         {"storage": {"credentialsSecret": "s3"}, "settings": {"data": "s3://bucket/x.npz"}},
+        {"storage": {"credentialsSecret": "s3"}, "mode": "cluster"},  # for the jobs that will come
+        *({"settings": {"data": name}} for name in DATA_SETS),
         {"settings": {"data": "s3://bucket/a@b.npz"}},
         {"metrics": {"podMonitor": {"enabled": True, "interval": "2m"}}, "limits": {"ttlSecondsAfterFinished": 240}},
         {"limits": {"ttlSecondsAfterFinished": 0}},

@@ -1,11 +1,16 @@
 {{/* Connections of head and workers to hosts outside the cluster, and their proxy. */}}
 
+{{/* The data sets that have a name, as in job/mnist_job/config/training.py. All but digits are downloaded. */}}
+{{- define "mnist-job.dataSets" -}}
+{{- list "mnist" "fashion_mnist" "cifar10" "cifar100" "digits" | toJson }}
+{{- end }}
+
 {{/* Ports of the hosts of the data and the results, and of the proxies, if they are known from the values. */}}
 {{- define "mnist-job.remotePorts" -}}
 {{- $ports := list }}
 {{- range list .Values.settings.data .Values.storage.uri }}
 {{- $scheme := regexFind "^[a-z][a-z0-9+]*://" . | trimSuffix "://" }}
-{{- if eq . "mnist" }}
+{{- if has . (without (include "mnist-job.dataSets" $ | fromJsonArray) "digits") }}
 {{- $ports = append $ports 443 }}
 {{- else if has $scheme (list "http" "https") }}
 {{- $ports = append $ports (include "mnist-job.portOf" (list . $scheme) | int) }}

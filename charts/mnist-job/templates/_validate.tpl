@@ -159,9 +159,10 @@ server: `helm template` or `helm lint` renders the chart.
 {{- define "mnist-job.faults.storage" -}}
 {{- $data := .Values.settings.data }}
 {{- $isFunction := regexMatch "^[A-Za-z0-9_./~-]+:[A-Za-z_][A-Za-z0-9_]*$" $data }}
-{{- if not (or (has $data (list "mnist" "digits")) (hasPrefix "/" $data) (contains "://" $data) $isFunction) }}
+{{- if not (or (has $data (include "mnist-job.dataSets" . | fromJsonArray)) (hasPrefix "/" $data) (contains "://" $data) $isFunction) }}
 - >-
-  settings.data: {{ $data }} is a relative path, and the pods share no current folder; use mnist, digits, an absolute
+  settings.data: {{ $data }} is a relative path, and the pods share no current folder; use
+  {{ include "mnist-job.dataSets" . | fromJsonArray | join ", " }}, an absolute
   path (/storage/... on the volume), a URI or a function (FILE.py:FUNCTION)
 {{- end }}
 {{- if regexMatch "^[^/]*://[^/]*@" $data }}
@@ -179,7 +180,7 @@ server: `helm template` or `helm lint` renders the chart.
   storage: head and workers share no place for checkpoints and results; set persistentVolumeClaim.create,
   persistentVolumeClaim.existingClaim or uri
 {{- end }}
-{{- if and .credentialsSecret (not .uri) (not (contains "://" $data)) }}
+{{- if and .credentialsSecret (not .uri) (not (contains "://" $data)) (eq $.Values.mode "job") }}
 - >-
   storage.credentialsSecret: neither storage.uri nor settings.data is a URI, so nothing would use the credentials; unset
   it
