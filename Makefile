@@ -25,8 +25,8 @@ e2e: .venv/test
 ## Run also the tests that are marked `full`. Do this before a release, or after a change that concerns them: it takes too long
 ## for each change.
 e2e-full: .venv/test
-	@$(call timed,unit tests in full,$(BIN)/pytest tests/unit -m full $(PYTEST))
-	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray --durations=0 $(PYTEST))
+	@$(call timed,unit tests in full,$(BIN)/pytest tests/unit $(TWO) -m full $(PYTEST))
+	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray $(TWO) --durations=0 $(PYTEST))
 	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
 
 ## Compare this job with other ways to train: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]

@@ -89,11 +89,16 @@ def main(data: str, *settings: str) -> None:
         batches = ResidentBatches(images[few], batch, share, seed=0)
         training, plan = Training(strategy, model, update, batches), batches.plan(0)
         row = {"workers": share.workers, "batch": batch, "hidden": hidden, "parameters": parameters}
-        row["step"] = _median_lap(functools.partial(training.advance, plan, 0, batches.steps)) / batches.steps
+        row["step"] = _median_lap(functools.partial(_steps, training, plan, batches.steps)) / batches.steps
         if share.workers > 1:
             row["all_reduce"] = _median_lap(_all_reduces(tf, strategy, network, times)) / times
         if share.rank == 0:
             print(json.dumps(row), flush=True)
+
+
+def _steps(training: Any, plan: Any, steps: int) -> None:
+    training.advance(plan, 0, steps)
+    training.sums.numpy()  # waits for their end
 
 
 def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[], Any]:
@@ -111,16 +116,16 @@ def _all_reduces(tf: Any, strategy: Any, network: Any, times: int) -> Callable[[
             tensors = strategy.run(halved, args=(tensors,))
         return tensors[0][0]
 
-    return loop  # type: ignore[no-any-return]
+    return lambda: loop().numpy()
 
 
 def _median_lap(call: Callable[[], Any]) -> float:
-    """Return the median seconds of a call. All processes must make the same number of calls."""
+    """Return the median seconds of a call, which waits for its end. All processes must make as many calls."""
     call()
     laps = []
     for _ in range(LAPS):
         started = time.perf_counter()
-        call().numpy()
+        call()
         laps.append(time.perf_counter() - started)
     return statistics.median(laps)
 

@@ -93,10 +93,17 @@ class Namespace:
         found = self.kubectl("get", ",".join(kinds), "--output=name").split()
         return {name for name in found if not name.startswith(("event/", "event.events.k8s.io/"))}
 
-    def start(self, name: str, image: str, labels: dict[str, str] | None = None, claim: str = "") -> str:
-        """Start a pod that does nothing, to run commands in it. If a claim is given, it is mounted at /volume."""
+    def start(
+        self, name: str, image: str, labels: dict[str, str] | None = None, claim: str = "", *, idle: bool = True
+    ) -> str:
+        """Start a pod that does nothing, to run commands in it, or else the image's own command.
+
+        If a claim is given, it is mounted at /volume.
+        """
         locked = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-        container = {"name": "main", "image": image, "command": ["sleep", "infinity"], "securityContext": locked}
+        container: dict = {"name": "main", "image": image, "securityContext": locked}
+        if idle:
+            container["command"] = ["sleep", "infinity"]
         spec: dict = {
             "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000}
             | {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -181,6 +188,10 @@ class Release:
         """Return the pods of its Ray cluster; `node_type` is head or worker."""
         ray = f"ray.io/node-type={node_type}" if node_type else "ray.io/node-type"
         return self.namespace.list("pods", f"app.kubernetes.io/instance={self.name},{ray}")
+
+    def delete(self, pod: str) -> None:
+        """Delete a pod at once, because its normal end could come after the end of the run."""
+        self.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", pod)
 
     def head(self) -> str:
         (pod,) = self.pods("head")

@@ -1,21 +1,26 @@
-"""Test a permanent Ray cluster: who can use it with a token, and who can reach it through the network."""
+"""Test a permanent Ray cluster: who can use it with a token, and who can reach it through the network.
+
+Its jobs can use an object store in the same namespace.
+"""
 
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.documents import ROOT, block
-from tests.e2e.conftest import new_namespace
-from tests.e2e.kube import PATIENCE, Namespace, Release, serving
+from tests.e2e.conftest import given, new_namespace
+from tests.e2e.kube import PATIENCE, Namespace, Release, serving, wait_until
 from tests.e2e.network import api_server, listening, reached
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -23,12 +28,31 @@ GCS, DASHBOARD, CLIENT = 6379, 8265, 10001
 METRICS = {8000, 8080, 44217, 44227}
 
 
+S3 = "scheme=http&endpoint_override=s3:9000&region=us-east-1"
+TO_S3 = {"to": [{"podSelector": {"matchLabels": {"app": "s3"}}}], "ports": [{"port": 9000}]}
+
+
 @pytest.fixture(scope="module")
-def standing(release, open_namespace) -> SimpleNamespace:
+def credentials(open_namespace) -> str:
+    """Start an object store at s3:9000. Return the name of a Secret with its credentials."""
+    open_namespace.start("s3", given("E2E_S3_IMAGE"), {"app": "s3"}, idle=False)
+    service = {"selector": {"app": "s3"}, "ports": [{"port": 9000}]}
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    open_namespace.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s3"}, "spec": service},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": keys},
+    )
+    open_namespace.wait("create", "endpoints/s3")
+    return "s3"
+
+
+@pytest.fixture(scope="module")
+def standing(release, open_namespace, credentials) -> SimpleNamespace:
     """Install a release with `mode: cluster`, and wait for its pods. Return it with its notes and its token."""
     before = open_namespace.resources()
     mnist_job: Release = release("mnist-job", open_namespace)
-    notes = mnist_job.install({"mode": "cluster"})
+    values = {"storage": {"credentialsSecret": credentials}, "networkPolicy": {"extraEgress": [TO_S3]}}
+    notes = mnist_job.install({"mode": "cluster"} | values)
     ray = f"rayclusters.ray.io/{mnist_job.name}"
     open_namespace.wait("jsonpath={.status.conditions[?(@.type=='RayClusterProvisioned')].status}=True", ray)
     token = base64.b64decode(open_namespace.get("secret", "mnist-job")["data"]["auth_token"]).decode()
@@ -45,13 +69,13 @@ def jobs_api(standing) -> Iterator[str]:
 
 
 def submit(
-    jobs_api: str, *arguments: str, home: Path, folder: Path | None = None, **environment: str
+    jobs_api: str, *arguments: str, home: Path, folder: Path | None = None, command: str = "run", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     there = ["--working-dir", str(folder)] if folder else []
-    command = [RAY, "job", "submit", "--address", jobs_api, *there, "--", "mnist-job", "run", *arguments]
+    words = [RAY, "job", "submit", "--address", jobs_api, *there, "--", "mnist-job", command, *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, env=clean | {"HOME": str(home)} | environment
+        words, capture_output=True, text=True, timeout=PATIENCE, env=clean | {"HOME": str(home)} | environment
     )
 
 
@@ -97,6 +121,79 @@ def test_without_the_token_it_is_refused(standing, jobs_api, tmp_path):
 def test_the_notes_say_how_to_submit(standing):
     assert "ray job submit" in standing.notes
     assert standing.token not in standing.notes
+
+
+UPLOAD = """
+import io, time
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from pyarrow import fs
+from sklearn.datasets import load_digits
+
+store, _ = fs.FileSystem.from_uri("s3://data?allow_bucket_creation=true&%s")
+for _ in range(60):
+    try:
+        store.create_dir("data")
+        break
+    except OSError:
+        time.sleep(1)
+
+def upload(sample):
+    number, (image, label) = sample
+    content = io.BytesIO()
+    Image.fromarray((image * 15).astype("uint8")).save(content, "png")
+    with store.open_output_stream(f"data/images/digit-{label}/{number}.png") as stream:
+        stream.write(content.getvalue())
+
+digits = load_digits()
+with ThreadPoolExecutor(8) as threads:
+    list(threads.map(upload, enumerate(zip(digits.images, digits.target))))
+"""
+WITHIN_AN_EPOCH = """
+import re
+from pyarrow import fs
+
+store, _ = fs.FileSystem.from_uri("s3://data?%s")
+for entry in store.get_file_info(fs.FileSelector("data/runs", recursive=True, allow_not_found=True)):
+    if re.search(r"killed/.*checkpoints/0*[1-9]\\d*\\.\\d+-.*/manifest.json", entry.path):
+        print(entry.path)
+"""
+
+
+def test_images_in_an_object_store_are_prepared_and_trained_on_whatever_is_lost(standing, jobs_api, tmp_path):
+    """A worker pod is deleted within an epoch. The run ends with the digits of an undisturbed one."""
+    release = standing.release
+    release.namespace.exec(release.head(), "python", "-c", UPLOAD % S3)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": standing.token}
+    source = ("--data", f"s3://data/images?{S3}", "--test-fraction", "0.2")
+    flags = (*source, "--destination", f"s3://data/shards?{S3}", "--shard-megabytes", "0.002")
+    done = submit(jobs_api, *flags, command="prepare", home=tmp_path, **token)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(1,149 train, 360 test, 288 val): s3://data/shards" in done.stdout
+
+    def trained(name: str) -> str:
+        places = ("--data", f"s3://data/shards?{S3}", "--output", f"s3://data/runs?{S3}", "--name", name)
+        how = ("--workers", "2", "--batch-size", "4", "--epochs", "12", "--checkpoint-minutes", "0.01")
+        done = submit(jobs_api, *places, *how, home=tmp_path, **token)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    undisturbed = trained("undisturbed")
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(trained, "killed")
+
+        def is_within_an_epoch() -> bool:
+            assert not killed.done(), killed.result()
+            return bool(release.namespace.exec(release.head(), "python", "-c", WITHIN_AN_EPOCH % S3))
+
+        wait_until(is_within_an_epoch, "a checkpoint within an epoch")
+        release.delete(release.pods("worker")[0]["metadata"]["name"])
+    assert re.search(r"2 workers have started, at epoch \d+, step \d+", killed.result()), killed.result()
+
+    def quality(printed: str) -> str:
+        return printed.partition("test accuracy")[2].splitlines()[0]
+
+    assert quality(killed.result()) == quality(undisturbed)
 
 
 @pytest.fixture(scope="module")

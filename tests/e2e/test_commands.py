@@ -160,6 +160,7 @@ def release_of(user: SimpleNamespace, name: str) -> Release:
     return Release(name, user.namespace, merge(values, {"image": image, "settings": {"data": "digits"}}))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("program", ["helm", *filter(None, [os.environ.get("E2E_HELM3")])])
 def test_helm_and_submit_take_over_from_each_other(user, program):
     """They do so with any name of the interpreter, and although KubeRay has changed each RayJob in between."""
@@ -194,6 +195,7 @@ def test_helm_and_submit_take_over_from_each_other(user, program):
     assert user.command("cancel", name, "--delete").returncode == 0
 
 
+@pytest.mark.full
 def test_a_failed_upgrade_starts_nothing_and_what_it_leaves_is_found_by_its_labels(user):
     namespace = user.namespace
     before = namespace.resources()

@@ -64,11 +64,6 @@ def running(release, open_namespace, request) -> SimpleNamespace:
     wait_until(lambda: not mnist_job.pods(), "the end of the pods")
 
 
-def delete(release: Release, pod: str) -> None:
-    """Delete a pod at once, because its normal end could come after the end of the run."""
-    release.namespace.kubectl("delete", "--wait=false", "--grace-period=1", "pod", pod)
-
-
 def assert_ended_like(release: Release, undisturbed: float) -> None:
     status, result = release.finished()["status"], release.result()
     assert (status["jobStatus"], status["jobDeploymentStatus"]) == ("SUCCEEDED", "Complete"), status
@@ -78,7 +73,7 @@ def assert_ended_like(release: Release, undisturbed: float) -> None:
 @pytest.mark.full
 def test_a_worker_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     release = running.release
-    delete(release, release.pods("worker")[0]["metadata"]["name"])
+    release.delete(release.pods("worker")[0]["metadata"]["name"])
     assert_ended_like(release, undisturbed)
     assert release.rayjob()["status"]["rayClusterName"] == running.first_cluster
     families = text_string_to_metric_families(release.namespace.raw(f"pods/{release.head()}:8000/proxy/metrics"))
@@ -123,7 +118,7 @@ def as_kuberay_measures(rayjob: dict) -> dict[str, set[tuple[str, ...]]]:
 def test_a_head_pod_that_is_deleted_costs_its_epoch(running, undisturbed):
     """KubeRay creates another head or another Ray cluster. It depends on whether KubeRay or its submitter is faster."""
     release = running.release
-    delete(release, release.head())
+    release.delete(release.head())
     assert goes_on(release, release.rayjob()["metadata"]["name"]) > 2
     assert_ended_like(release, undisturbed)
 
@@ -180,6 +175,7 @@ def test_what_can_never_start_ends_as_a_failure_with_its_reason(release, open_na
         one.uninstall()
 
 
+@pytest.mark.full
 def test_too_little_memory_is_told_as_that(release, open_namespace):
     mnist_job: Release = release("mnist-job", open_namespace)
     memory = {"requests": {"memory": "200Mi"}, "limits": {"memory": "500Mi"}}

@@ -66,6 +66,7 @@ def condition(release: Release, kind: str) -> dict:
     return next((entry for entry in conditions if entry["type"] == kind), {})
 
 
+@pytest.mark.full
 def test_a_job_over_the_quota_waits_without_a_pod_and_then_gets_all_of_them(
     release, open_namespace: Namespace, queue, taker
 ):

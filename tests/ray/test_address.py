@@ -80,6 +80,7 @@ def test_a_cluster_of_another_version(head, tmp_path):
     assert re.search(expected, result.stderr), result.stderr
 
 
+@pytest.mark.full
 def test_the_port_of_the_dashboard(head, tmp_path):
     address = head.jobs.removeprefix("http://")
     result = job("run", *TINY, "--address", address, cwd=tmp_path, **TOKEN)
@@ -110,6 +111,7 @@ def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
     assert first.returncode == 130
 
 
+@pytest.mark.full
 def test_a_ray_of_its_own_needs_no_home(tmp_path):
     """It also does not need to create one."""
     result = job("run", *TINY, cwd=tmp_path, HOME="/dev/null/home", RAY_AUTH_MODE="disabled")

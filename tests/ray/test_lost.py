@@ -56,7 +56,7 @@ def assert_ends_like(folder: Path, undisturbed: Path) -> None:
     [
         pytest.param("2 workers have started", (PROGRAM,), marks=pytest.mark.full, id="first"),
         pytest.param("epoch 2/4", (PROGRAM,), id="middle"),
-        pytest.param("epoch 2/4", PUBLIC_RAY, id="public Ray"),
+        pytest.param("epoch 2/4", PUBLIC_RAY, marks=pytest.mark.full, id="public Ray"),
         pytest.param("epoch 3/4", (PROGRAM,), marks=pytest.mark.full, id="last"),
     ],
 )
@@ -122,6 +122,7 @@ def test_an_interrupted_job_goes_on_and_so_does_a_killed_one(tmp_path):
     assert len(ours["training"]["history"]) == 24
 
 
+@pytest.mark.full
 def test_a_job_that_was_killed_in_its_evaluation_evaluates(tmp_path, undisturbed):
     process = start(*RUN, cwd=tmp_path)
     wait_for(process, "evaluating on the test data")
@@ -168,6 +169,7 @@ def test_a_changed_job_is_refused_unless_forced(tmp_path, undisturbed):
     assert len(outcome(tmp_path)["training"]["history"]) == 1
 
 
+@pytest.mark.full
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     """The change does not change the file's length."""
     process = start(*RUN, cwd=tmp_path)
@@ -224,11 +226,12 @@ def writable(disk: Path) -> None:
     subprocess.run(["umount", "--lazy", disk / "runs/.lost/checkpoints"], check=True)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("damage", "repair", "sentence"),
     [
         pytest.param(fill, empty, "No space left on device", id="full"),
-        pytest.param(read_only, writable, "Read-only file system", marks=pytest.mark.full, id="read-only"),
+        pytest.param(read_only, writable, "Read-only file system", id="read-only"),
     ],
 )
 def test_a_disk_that_takes_no_more_ends_the_run_which_goes_on_later(disk, undisturbed, damage, repair, sentence):

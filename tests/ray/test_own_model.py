@@ -107,6 +107,7 @@ def callbacks():
 """
 
 
+@pytest.mark.full
 def test_an_exception_of_a_callback_ends_the_run_without_a_retry(tmp_path):
     """Also one that may pass if a worker of ours has it."""
     (tmp_path / "notebook.py").write_text(FAILS)
@@ -134,6 +135,7 @@ def model(input_shape):
 """
 
 
+@pytest.mark.full
 def test_quantities_are_learned_from_a_function_and_have_no_accuracy(tmp_path):
     (tmp_path / "notebook.py").write_text(REGRESSION)
     own = ("--data", "notebook.py:data", "--model", "notebook.py:model")
@@ -209,6 +211,7 @@ def recovering(classes):
 SHORT = ("run", "--data", "digits", "--batch-size", "50", "--epochs", "3", "--workers", "2", "--name", "own")
 
 
+@pytest.mark.full
 def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(folder):
     """And so does the same command again, from the checkpoint before it."""
     (folder / "notebook.py").write_text(DIVERGING)
@@ -223,6 +226,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(folder):
         assert checkpoint.name.startswith("0000001-")
 
 
+@pytest.mark.full
 def test_it_trains_on_without_it_by_halves_and_with_statistics_of_each_worker(folder):
     """Nothing that is published has a NaN, and the saved model is evaluated with its own precision."""
     (folder / "notebook.py").write_text(DIVERGING)

@@ -354,6 +354,7 @@ def test_each_worker_of_a_local_ray_keeps_to_a_cpu_of_its_own(tmp_path):
     assert allowed[0] != allowed[1]
 
 
+@pytest.mark.full
 def test_verbose_shows_what_is_hidden_otherwise(tmp_path):
     result = job("run", *TINY, "--verbose", "--min-accuracy", "1", cwd=tmp_path)
     assert result.returncode == 7

@@ -29,6 +29,7 @@ def loss(folder: Path) -> float:
     return json.loads((folder / "runs/mnist-job/outcome.json").read_text())["evaluation"]["loss"]
 
 
+@pytest.mark.full
 def test_a_run_in_the_worst_surroundings_ends_with_the_same_digits(tmp_path):
     """Also, workers connect to each other directly, and not through a proxy."""
     clean, stray = tmp_path / "clean", tmp_path / "stray"
