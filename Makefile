@@ -16,7 +16,8 @@ test: .venv/test
 	@$(call timed,mypy,$(BIN)/mypy)
 	@$(call timed,imports,$(BIN)/lint-imports --no-logo)
 	@$(call timed,unit and chart tests,$(BIN)/pytest tests/unit tests/chart $(TWO) -m "not full" $(PYTEST))
-	@$(call timed,Ray tests,$(BIN)/pytest tests/ray $(TWO) -m "not full" --durations=20 $(PYTEST))
+	@$(call timed,Ray tests,$(BIN)/pytest tests/ray $(TWO) -m "not full and not alone" --durations=20 $(PYTEST))
+	@$(call timed,Ray tests of one run,$(BIN)/pytest tests/ray -m "alone" $(PYTEST))
 
 ## Test the chart on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
@@ -26,7 +27,7 @@ e2e: .venv/test
 ## for each change.
 e2e-full: .venv/test
 	@$(call timed,unit tests in full,$(BIN)/pytest tests/unit $(TWO) -m full $(PYTEST))
-	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray $(TWO) --durations=0 $(PYTEST))
+	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray $(TWO) -m "not alone" --durations=0 $(PYTEST))
 	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
 
 ## Compare this job with other ways to train: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]

@@ -338,6 +338,7 @@ def test_a_worker_that_stops_answering_counts_as_lost(tmp_path):
     assert re.fullmatch(told, stderr), stderr
 
 
+@pytest.mark.alone  # it would have the CPUs
 @pytest.mark.skipif(
     Path("/proc/self/ns/pid").stat().st_ino != affinity.HOST, reason="this is a container, where no CPU is claimed"
 )
