@@ -84,6 +84,17 @@ def test_secrets_are_referred_to_and_never_copied():
     assert "envFrom" not in container(manifests, "submitter")
 
 
+@pytest.mark.parametrize(("own", "found"), [([], ["true"]), (["false"], ["false"])])
+def test_with_credentials_no_client_of_s3_waits_for_the_instances_metadata(own, found):
+    name = "AWS_EC2_METADATA_DISABLED"
+    env = [{"name": name, "value": value} for value in own]
+    manifests = render({"storage": {"uri": "s3://bucket/runs", "credentialsSecret": "s3"}, "env": env})
+    for component in RAY:
+        assert [one["value"] for one in container(manifests, component)["env"] if one["name"] == name] == found
+    for one in container(render({"env": env}), "head")["env"]:
+        assert one["name"] != name or own
+
+
 def test_a_group_says_what_its_gpus_are_called():
     gpus = {"image": {"tag": "x-gpu"}, "workerGroups": {"default": {"gpus": 1, "gpuResource": "nvidia.com/mig-1g.5gb"}}}
     manifests = render(gpus)

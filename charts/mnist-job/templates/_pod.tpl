@@ -161,6 +161,12 @@ spec:
         {{- if $claim }}
         - {name: KERAS_HOME, value: /storage/keras}
         {{- end }}
+        {{- $named := list }}
+        {{- range $root.Values.env }}{{ $named = append $named .name }}{{ end }}
+        {{- if and $root.Values.storage.credentialsSecret (not (has "AWS_EC2_METADATA_DISABLED" $named)) }}
+        # Each connection to S3 would ask the instance's metadata for 4 s, which the NetworkPolicies do not allow.
+        - {name: AWS_EC2_METADATA_DISABLED, value: "true"}
+        {{- end }}
         {{- with include "mnist-job.env" $root | fromYamlArray }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

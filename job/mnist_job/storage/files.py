@@ -1,6 +1,7 @@
 """Files at a path or a URI: with pyarrow's file systems, and with fsspec for the schemes that pyarrow does not know."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,9 @@ def resolve(place: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" not in place:
         return fs.LocalFileSystem(), absolute(place)
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        # Without it, each client of S3 asks the instance's metadata for more, for 4 s where nothing answers.
+        os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     try:
         filesystem, path = fs.FileSystem.from_uri(place)
     except pa.ArrowInvalid as refusal:
