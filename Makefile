@@ -21,14 +21,14 @@ test: .venv/test
 
 ## Test the chart on the cluster that KUBECONFIG names; tests/e2e/README.md says what it needs.
 e2e: .venv/test
-	@$(call timed,end-to-end tests,$(BIN)/pytest tests/e2e -m "not full" --durations=0 $(PYTEST))
+	@$(call timed,end-to-end tests,$(BIN)/pytest tests/e2e $(TWO) -m "not full" --durations=0 $(PYTEST))
 
 ## Run also the tests that are marked `full`. Do this before a release, or after a change that concerns them: it takes too long
 ## for each change.
 e2e-full: .venv/test
 	@$(call timed,unit tests in full,$(BIN)/pytest tests/unit $(TWO) -m full $(PYTEST))
 	@$(call timed,Ray tests in full,$(BIN)/pytest tests/ray $(TWO) -m "not alone" --durations=0 $(PYTEST))
-	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e --durations=0 $(PYTEST))
+	@$(call timed,end-to-end tests in full,$(BIN)/pytest tests/e2e $(TWO) --durations=0 $(PYTEST))
 
 ## Compare this job with other ways to train: make benchmark MNIST=/path/of/mnist.npz [QUICK=1] [ROWS="job-2 torch-2"]
 benchmark: .venv/test .venv-benchmark/installed

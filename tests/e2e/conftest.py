@@ -66,7 +66,7 @@ def denying_namespace() -> Iterator[Namespace]:
 def release(image) -> Callable[[str, Namespace], Release]:
     """Return a function that makes a release which fits on a small node together with others."""
     repository, tag = image.rsplit(":", 1)
-    small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
+    small = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
     base = {
         "image": {"repository": repository, "tag": tag},
         "settings": {"data": "digits", "epochs": 3},

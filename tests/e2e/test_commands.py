@@ -22,7 +22,7 @@ LONG = ("--batch-size", 4, "--epochs", 300)
 def user(image, open_namespace, tmp_path_factory) -> SimpleNamespace:
     """Runs commands in its own namespace; `settings` are for a small node."""
     folder = tmp_path_factory.mktemp("user")
-    small = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
+    small = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
     values = {
         "head": {"resources": small},
         "workerGroups": {"default": {"resources": small}},

@@ -51,4 +51,6 @@ Collective ops is aborted by: Connection reset
 by peer
 \t [[{{node while/CollectiveGatherV2}}]] [Op:__inference_train_epoch_1234]"""
     assert own_words(message) == "Collective ops is aborted by: Connection reset by peer"
+    without_node = "\n".join(line for line in message.splitlines() if not line.startswith("Node"))
+    assert own_words(without_node) == "Collective ops is aborted by: Connection reset by peer"
     assert own_words("OOM when allocating\ntensor") == "OOM when allocating tensor"

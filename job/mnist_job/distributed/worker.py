@@ -9,6 +9,9 @@ from mnist_job.errors import JobError, TrainingError
 from mnist_job.phases import Clock
 from mnist_job.system import environment, temporary
 
+PLACES = r"^(Graph execution error:|Detected at node .*|\s*File \".*|Node: '.*')$"
+"""Lines of a TensorFlow error that say where in the program the graph was made."""
+
 
 def work(arguments: dict[str, Any]) -> None:
     """Run the loop on a worker. TensorFlow is imported here, after its environment variables are set."""
@@ -37,7 +40,7 @@ def work(arguments: dict[str, Any]) -> None:
 
 def own_words(message: str) -> str:
     """Return a TensorFlow error without the traceback at its start and the graph nodes at its end."""
-    *_, words = re.split(r"^Node: '.*'$", message, flags=re.MULTILINE)
+    words = re.sub(PLACES, "", message, flags=re.MULTILINE)
     return " ".join(words.partition("[[{{")[0].split())[:500]
 
 
