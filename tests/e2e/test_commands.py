@@ -274,6 +274,7 @@ def test_an_image_that_cannot_be_pulled(user, image):
     assert user.command("cancel", "unpulled", "--delete").returncode == 0
 
 
+@pytest.mark.full
 def test_more_cpus_than_there_are(user):
     file = user.folder / "huge.yaml"
     huge = {"workerGroups": {"default": {"resources": {"requests": {"cpu": "1000"}}}}}

@@ -97,6 +97,7 @@ def mnist_job(release, namespace):
     return release("mnist-job", namespace)
 
 
+@pytest.mark.full
 def test_a_first_run(reader, mnist_job, namespace):
     before = namespace.resources()
     reader.does("install")

@@ -87,6 +87,7 @@ def test_the_port_of_the_dashboard(head, tmp_path):
     refused(result, 4, f"--address {address}: something listens there, but it does not answer as a Ray head; give the ")
 
 
+@pytest.mark.full
 def test_auto_never_means_the_ray_of_a_run_in_progress(tmp_path):
     """It ignores the file in which `ray start` has stored its address: that cluster belongs to others, or is gone."""
     first = start("run", *LONG, cwd=tmp_path)

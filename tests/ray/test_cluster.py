@@ -41,6 +41,7 @@ def test_more_workers_than_the_cluster_holds_end_at_once(head, tmp_path):
     assert "the workers need 3 x 1 CPU; the cluster's 1 nodes have 2 CPUs and 2 GPUs" in result.stderr
 
 
+@pytest.mark.full
 def test_gpus_that_only_ray_sees_end_the_job_instead_of_training_on_the_cpu(head, tmp_path):
     for flags in (("--use-gpu",), ("--evaluate-on-gpu",)):
         result = job("run", *TINY, "--address", head["ray"], *flags, cwd=tmp_path, **TOKEN)
@@ -110,6 +111,7 @@ def exported(port: int) -> dict[str, float]:
         return values(answer.read().decode())
 
 
+@pytest.mark.full
 def test_the_outcome_is_served_after_the_driver_has_gone(head, tmp_path):
     """A failure, of another driver, keeps the job's last success and the metrics of other jobs."""
     port = free_port()

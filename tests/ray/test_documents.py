@@ -79,6 +79,7 @@ def test_the_other_formats_in_a_dry_run(tmp_path, name):
     assert expected[name] in printed
 
 
+@pytest.mark.full
 def test_a_model_of_your_own(tmp_path):
     (tmp_path / "notebook.py").write_text(block("own model", MODELS))
     printed = ran(["sh", "-ec", block("own model run", MODELS)], tmp_path)

@@ -71,6 +71,7 @@ def test_a_model_below_the_wanted_accuracy_has_a_document_and_rays_logs_are_not_
     }
 
 
+@pytest.mark.full
 def test_a_run_that_nobody_reads_runs_on(tmp_path):
     """The reader has closed the pipe, as in `mnist-job run | head -1`."""
     reader, writer = os.pipe()
