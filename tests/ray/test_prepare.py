@@ -20,7 +20,7 @@ SMALL = ("--shard-megabytes", "0.01")
 
 
 def test_images_are_prepared_once_and_trained_on(tmp_path):
-    """An interrupted preparation goes on, and another data set is not written into the same folder."""
+    """An interrupted preparation goes on."""
     digits = load_digits()
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         file = tmp_path / f"images/digit-{label}/{number}.png"
@@ -40,15 +40,6 @@ def test_images_are_prepared_once_and_trained_on(tmp_path):
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     assert (tmp_path / "shards/manifest.json").read_bytes() == manifest
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    result = job(*PREPARE, *SMALL, cwd=tmp_path)
-    assert "prepared already" in result.stdout
-    result = job(*PREPARE, cwd=tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "holds another prepared data set; choose another destination" in result.stderr
-
-    result = job("prepare", "--data", "shards", "--destination", "again", cwd=tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "is a prepared data set already; train on it" in result.stderr
 
     result = job("run", "--data", "shards", "--epochs", "5", "--workers", "3", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
@@ -58,11 +49,6 @@ def test_images_are_prepared_once_and_trained_on(tmp_path):
     outcome = json.loads((tmp_path / "runs/mnist-job/outcome.json").read_text())
     assert outcome["evaluation"]["accuracy"] > 0.85
     assert outcome["evaluation"]["class_names"][3] == "digit-3"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").touch()
-    result = job(*PREPARE[:-1], "mine", cwd=tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "holds notes.txt, which is not of a prepared data set; give a new folder" in result.stderr
 
 
 def test_tables_are_read_a_file_at_a_time_and_their_rows_are_shuffled(tmp_path):

@@ -1,5 +1,6 @@
 """Test which samples `prepare` writes into which shard, and what it does with files that are there already."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 from pyarrow import fs
 
 from mnist_job.config.settings import PrepareConfig
-from mnist_job.data import preparation, shards, sources
+from mnist_job.data import manifest, preparation, shards, sources
 from mnist_job.data.arrays import Split
 from mnist_job.data.preparation import Plan
 from mnist_job.data.reading import Reading
 from mnist_job.distributed.writer import Done, Sums, Writer
 from mnist_job.errors import DataError, UsageError
+from mnist_job.log import Log
+from mnist_job.pipeline.prepare import prepare
+from tests.prepared import prepared
 from tests.unit.test_formats import CLASSES, FORMATS, PARTS, by_class, png, save_images
 
 
@@ -91,6 +95,33 @@ def test_what_was_prepared_has_another_hash_if_anything_changes(tmp_path):
     file.unlink()
     hashes.add(planned(folder).preparation)
     assert len(hashes) == 5
+
+
+def test_what_is_prepared_already_is_left_alone(tmp_path, capsys):
+    images = save_images(tmp_path / "images")
+    there = prepared(tmp_path / "shards", {name: Split(*pair) for name, pair in PARTS.items()}, 5)
+    file = tmp_path / "shards" / manifest.FILE
+    file.write_text(replace(there.manifest, preparation=planned(images, shard_megabytes=8).preparation).to_json())
+    before = {path: path.stat().st_mtime_ns for path in file.parent.rglob("*")}
+    prepare(PrepareConfig(data=str(images), destination=str(file.parent)), Log())
+    assert f"{file.parent} is this data set, prepared already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in file.parent.rglob("*")} == before
+
+
+def test_a_destination_with_anything_else_is_left_alone(tmp_path):
+    images = save_images(tmp_path / "images")
+    prepared(tmp_path / "shards", {name: Split(*pair) for name, pair in PARTS.items()}, 5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for data, place, sentence in (
+        (images, "shards", "holds another prepared data set; choose another destination"),
+        (images, "mine", "holds notes.txt, which is not of a prepared data set; give a new folder"),
+        (tmp_path / "shards", "again", "is a prepared data set already; train on it"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            prepare(PrepareConfig(data=str(data), destination=str(tmp_path / place)), Log())
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_sums_are_those_of_the_numbers():
