@@ -166,21 +166,21 @@ def test_images_in_an_object_store_are_prepared_and_trained_on_whatever_is_lost(
     release.namespace.exec(release.head(), "python", "-c", UPLOAD % S3)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": standing.token}
     source = ("--data", f"s3://data/images?{S3}", "--test-fraction", "0.2")
-    flags = (*source, "--destination", f"s3://data/shards?{S3}", "--shard-megabytes", "0.001")
+    flags = (*source, "--destination", f"s3://data/shards?{S3}", "--shard-megabytes", "0.002")
     done = submit(jobs_api, *flags, command="prepare", home=tmp_path, **token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test, 96 val): s3://data/shards" in done.stdout
 
-    def trained(name: str) -> str:
+    def trained(name: str, *more: str) -> str:
         places = ("--data", f"s3://data/shards?{S3}", "--output", f"s3://data/runs?{S3}", "--name", name)
-        how = ("--workers", "2", "--batch-size", "4", "--epochs", "20", "--checkpoint-minutes", "0.002")
+        how = ("--workers", "2", "--batch-size", "4", "--epochs", "30", *more)
         done = submit(jobs_api, *places, *how, home=tmp_path, **token)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     undisturbed = trained("undisturbed")
     with ThreadPoolExecutor(1) as thread:
-        killed = thread.submit(trained, "killed")
+        killed = thread.submit(trained, "killed", "--checkpoint-minutes", "0.002")
 
         def is_within_an_epoch() -> bool:
             assert not killed.done(), killed.result()
