@@ -175,8 +175,9 @@ class Release:
         return self.namespace.get("configmap", f"{self.name}-result").get("data", {})
 
     def events(self, rayjob: str) -> list[dict]:
-        """Return the Events that the job itself has recorded on a RayJob."""
-        of_rayjob = f"involvedObject.kind=RayJob,involvedObject.name={rayjob}"
+        """Return the Events that the job itself has recorded on a RayJob, and not on former ones with its name."""
+        uid = self.namespace.get("rayjobs.ray.io", rayjob)["metadata"]["uid"]
+        of_rayjob = f"involvedObject.kind=RayJob,involvedObject.uid={uid}"
         found = json.loads(self.namespace.kubectl("get", "events", f"--field-selector={of_rayjob}", "--output=json"))
         return [
             event

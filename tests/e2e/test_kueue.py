@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.kube import Namespace, Release, kubectl, wait_until
 
 KUEUE = "kueue.x-k8s.io/v1beta1"
-QUOTA_CPUS, TAKEN_CPUS = "1", "500m"  # the pods of the job request more than the rest
+QUOTA_CPUS, TAKEN_CPUS = "1", "700m"  # the pods of the job request more than the rest
 
 
 @pytest.fixture
