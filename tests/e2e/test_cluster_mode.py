@@ -173,7 +173,7 @@ def test_images_in_an_object_store_are_prepared_and_trained_on_whatever_is_lost(
 
     def trained(name: str, *more: str) -> str:
         places = ("--data", f"s3://data/shards?{S3}", "--output", f"s3://data/runs?{S3}", "--name", name)
-        how = ("--workers", "2", "--batch-size", "4", "--epochs", "30", *more)
+        how = ("--workers", "2", "--batch-size", "4", "--epochs", "20", *more)
         done = submit(jobs_api, *places, *how, home=tmp_path, **token)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
