@@ -2,16 +2,17 @@
 
 import socket
 import socketserver
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+
+from tests.server import Server
 
 Spoil = Callable[[str, int], str]
 """Says what happens to an answer, by its path and by how often it was asked for: "", "slow", "error" or "cut"."""
 
 
-class Between(socketserver.ThreadingTCPServer):
+class Between(Server):
     """Forwards GET and HEAD requests to `port` of this machine.
 
     Attributes:
@@ -20,25 +21,11 @@ class Between(socketserver.ThreadingTCPServer):
 
     """
 
-    daemon_threads = True
-    allow_reuse_address = True
-
     def __init__(self, port: int, spoil: Spoil = lambda path, time: "") -> None:
-        super().__init__(("127.0.0.1", 0), _Request)
+        super().__init__(_Request)
         self.upstream, self.spoil = port, spoil
         self.sent: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
-        self.port = self.server_address[1]
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
-
-    def __enter__(self) -> "Between":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
 
 class _Request(socketserver.StreamRequestHandler):

@@ -1,26 +1,15 @@
 """A proxy that refuses every request, and records them."""
 
 import socketserver
-import threading
+
+from tests.server import Server
 
 
-class Proxy(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-
+class Proxy(Server):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Refusal)
+        super().__init__(_Refusal)
         self.requests: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._thread = threading.Thread(target=self.serve_forever)
-
-    def __enter__(self) -> "Proxy":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
+        self.url = f"http://127.0.0.1:{self.port}"
 
 
 class _Refusal(socketserver.StreamRequestHandler):

@@ -1,9 +1,12 @@
 """Test which samples `prepare` writes into which shard, and what it does with files that are there already."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from pyarrow import fs
 
@@ -12,6 +15,7 @@ from mnist_job.data import manifest, preparation, shards, sources
 from mnist_job.data.arrays import Split
 from mnist_job.data.preparation import Plan
 from mnist_job.data.reading import Reading
+from mnist_job.distributed import shuffling
 from mnist_job.distributed.writer import Done, Sums, Writer
 from mnist_job.errors import DataError, UsageError
 from mnist_job.log import Log
@@ -122,6 +126,21 @@ def test_a_destination_with_anything_else_is_left_alone(tmp_path):
         with pytest.raises(UsageError, match=sentence):
             prepare(PrepareConfig(data=str(data), destination=str(tmp_path / place)), Log())
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_whose_rows_look_different_is_named(tmp_path):
+    for number, kind in enumerate((pa.uint8(), pa.float32())):
+        rows = pa.table({"a": pa.array(range(8), kind), "label": [0, 1] * 4})
+        pyarrow.parquet.write_table(rows, tmp_path / f"train-{number}.parquet")
+    pyarrow.parquet.write_table(rows, tmp_path / "test-0.parquet")
+    samples = planned(tmp_path).parts["train"].samples
+    assert isinstance(samples, preparation.InFiles)
+    none = np.full(16, shuffling.NONE)
+    assert shuffling._rows(samples, 0, none, none)["refused"] == []
+    (told,) = shuffling._rows(samples, 1, none, none)["refused"]
+    assert re.search(
+        r"train-1\.parquet: has rows of 1 float32, but .*train-0\.parquet has rows of 1 uint8; write them", told
+    )
 
 
 def test_sums_are_those_of_the_numbers():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_job.data import stream
+from mnist_job.data import stream, streamed_part
 from mnist_job.data.arrays import Split
 from tests.prepared import prepared
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from mnist_job.data import shards
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 from mnist_job.models import reference
 from mnist_job.training import optimizer
 from mnist_job.training.batches import Share
@@ -59,5 +59,5 @@ def test_a_worker_holds_two_shards_of_each_stream_and_three_chunks(tmp_path):
     assert ended.returncode == 0, ended.stderr
     before, after, seen = map(int, ended.stdout.split())
     assert seen == len(images)
-    bound = stream.STREAMS * 2 * 1 + 3 * (stream.CHUNK_BYTES // MEGA)
+    bound = streamed_part.STREAMS * 2 * 1 + 3 * (stream.CHUNK_BYTES // MEGA)
     assert after - before < bound + 64 < SHARDS / 2  # TensorFlow needs some for itself

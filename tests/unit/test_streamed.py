@@ -14,7 +14,7 @@ from mnist_job.config.settings import JobConfig
 from mnist_job.data import dataset, prepared, shards, sources, stream, verify
 from mnist_job.data.arrays import Split
 from mnist_job.data.shards import Prepared
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 from mnist_job.errors import DataError, UsageError
 from mnist_job.evaluation.measures import MOST_MISTAKES
 from mnist_job.evaluation.task import classified, compiled_metrics

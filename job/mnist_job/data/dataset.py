@@ -22,7 +22,7 @@ from mnist_job.data.arrays import Samples, Split
 from mnist_job.data.described import EXAMPLES, Facts, Summary, Training
 from mnist_job.data.fits import shape_text
 from mnist_job.data.sources import Parts, Source
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 from mnist_job.data.weights import weighted
 from mnist_job.errors import DataError, UsageError
 

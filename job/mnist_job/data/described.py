@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_job.data.arrays import Split
 from mnist_job.data.fits import shape_text
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 
 EXAMPLES = 16  # training images to try a model on
 Facts = dict[str, float | str]

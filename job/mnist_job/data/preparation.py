@@ -72,14 +72,6 @@ class InFiles:
         """What every row must look like: as the first one does."""
         return Form.of(self.read(np.zeros(1, np.int64)))
 
-    def path(self, number: int) -> str:
-        """Return the path of a file."""
-        return self.table.paths[number]
-
-    def file(self, number: int) -> npt.NDArray[Any]:
-        """Read the inputs of a file. Raises DataError."""
-        return self.table.file(number)
-
     def split(self, inputs: npt.NDArray[Any], rows: Rows) -> Split:
         """Return the samples of these rows, whose inputs are given. Raises DataError."""
         return arrays.part((inputs, self.targets[rows]), self.part, self.where)
@@ -88,7 +80,7 @@ class InFiles:
         """Read a few samples: all files that have one of them. Raises DataError."""
         firsts = np.cumsum([0, *self.counts])
         numbers = np.searchsorted(firsts, rows, side="right") - 1
-        found = {number: self.file(number) for number in np.unique(numbers).tolist()}
+        found = {number: self.table.file(number) for number in np.unique(numbers).tolist()}
         inputs = [
             found[number][row - firsts[number]] for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
         ]

@@ -7,7 +7,7 @@ from mnist_job.data import weights
 from mnist_job.data.described import Facts, Summary, Training
 from mnist_job.data.fits import shape_text
 from mnist_job.data.shards import Prepared
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 from mnist_job.errors import DataError
 
 

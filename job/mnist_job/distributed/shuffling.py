@@ -10,6 +10,7 @@ import numpy as np
 import ray.data
 from ray.data.context import ShuffleStrategy
 
+from mnist_job.data.fits import shape_text
 from mnist_job.data.preparation import InFiles, Planned, Rows
 from mnist_job.data.reading import Part
 from mnist_job.distributed.writer import Done, Writer, told
@@ -66,11 +67,16 @@ def _rows(samples: InFiles, number: int, shard_of: Rows, place_of: Rows) -> dict
     first = sum(samples.counts[:number])
     mine = shard_of[first : first + samples.counts[number]]
     chosen = np.flatnonzero(mine != NONE)
+    path = samples.table.paths[number]
     try:
-        inputs = samples.file(number)
-        found = (inputs.shape[1:], inputs.dtype.str)
-        if found != (form.shape, form.dtype) or len(inputs) != len(mine):
-            raise DataError(f"{samples.path(number)}: its {len(inputs)} rows of {found} are not like those before it")
+        inputs = samples.table.file(number)
+        if (inputs.shape[1:], inputs.dtype.str) != (form.shape, form.dtype):
+            raise DataError(
+                f"{path}: has rows of {shape_text(inputs.shape[1:])} {inputs.dtype}, but {samples.table.paths[0]} has "
+                f"rows of {shape_text(form.shape)} {np.dtype(form.dtype)}; write them with the same columns and types"
+            )
+        if len(inputs) != len(mine):
+            raise DataError(f"{path}: has changed since its targets were read; prepare the data set again")
     except JobError as error:
         nothing = np.zeros((1, *form.shape), form.dtype)
         return {"shard": [NONE], "place": [0], "refused": [str(error)], "inputs": nothing}

@@ -1,6 +1,7 @@
 """The evaluate task: measure a saved model on all held-out data, in a process that did not train it."""
 
 import importlib
+import itertools
 import math
 import tempfile
 from collections.abc import Iterator
@@ -224,13 +225,15 @@ def compiled_metrics(network: "keras.Model", test: Samples, name: str) -> dict[s
 
     if not network.compiled:
         return {}
+    pieces = test.pieces()
+    first = next(pieces)
     try:
-        targets = Compiled(network, 1e-3, next(test.pieces())[:1]).targets
+        targets = Compiled(network, 1e-3, first[:1]).targets
     except UsageError as error:
         raise saved_model.refused(name, str(error)) from error
 
     def batches() -> Iterator[tuple[Any, ...]]:
-        for piece in test.pieces():
+        for piece in itertools.chain([first], pieces):
             for start in range(0, len(piece), BATCH):
                 batch = piece[start : start + BATCH]
                 weights = () if batch.weights is None else (batch.weights,)

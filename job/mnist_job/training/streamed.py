@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnist_job.data.arrays import Split
-from mnist_job.data.stream import StreamedPart
+from mnist_job.data.streamed_part import StreamedPart
 from mnist_job.training.batches import (
     Batch,
     Batches,

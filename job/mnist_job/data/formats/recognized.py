@@ -12,8 +12,8 @@ from mnist_job.errors import DataError
 from mnist_job.storage import files
 
 # train.csv, train-00000-of-00002.parquet, train.tfrecord-00000-of-00002, mnist-train.tfrecord.gz
-TABLE = re.compile(r".*\.(csv|csv\.gz|parquet|tfrecords?(-\d+-of-\d+)?(\.gz)?)", re.IGNORECASE)
 BY_NAME = re.compile(r".*\.(csv|tfrecords?(-\d+-of-\d+)?)(\.gz)?", re.IGNORECASE)
+TABLE = re.compile(rf"{BY_NAME.pattern}|.*\.parquet", re.IGNORECASE)
 RECORDS = re.compile(r"(.*-)?(?P<part>train|test|val|validation)\.tfrecord.*", re.IGNORECASE)
 BEGINNINGS = {
     b"\x89PNG": "an image",
